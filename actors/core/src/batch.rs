@@ -1,0 +1,288 @@
+//! What one or several kernel steps want written. The store turns it into one transaction.
+//!
+//! Rows are whole snapshots of what changes, so that several changes of one task within a batch
+//! become one row: the later state replaces the earlier.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::ids::{Attempt, BootId, DecisionNumber, Fence, SpecHash, TaskId};
+use crate::status::Status;
+use crate::time::Wall;
+
+/// A specification that the database may not have yet.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SpecRow {
+    /// Its key.
+    pub hash: SpecHash,
+    /// Its canonical JSON.
+    pub body: Arc<str>,
+}
+
+/// The part of a task that is written once, when it is created.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TaskBirth {
+    /// Its specification.
+    pub spec: SpecHash,
+    /// One line for people.
+    pub title: Box<str>,
+    /// When it was accepted.
+    pub created_at: Wall,
+}
+
+/// The part of a task that changes; always written whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TaskState {
+    /// Where it stands. An assigned task that has not begun is `pending` with a worker.
+    pub status: Status,
+    /// Whom it waits for.
+    pub group: Arc<str>,
+    /// 0 to 100.
+    pub priority: u8,
+    /// The latest try.
+    pub attempt: Attempt,
+    /// The latest assignment.
+    pub fence: Fence,
+    /// Attempts that failed and were counted against `retry.max`.
+    pub failures: u32,
+    /// Attempts that were lost and counted against `retry.max_lost`.
+    pub lost: u32,
+    /// The worker that holds it, or that settled it.
+    pub worker: Option<Arc<str>>,
+    /// Since when it is ready, or when it will be.
+    pub ready_at: Wall,
+    /// When the latest attempt was given away.
+    pub assigned_at: Option<Wall>,
+    /// When the latest attempt began.
+    pub started_at: Option<Wall>,
+    /// When it settled.
+    pub settled_at: Option<Wall>,
+    /// Whether a running attempt has been told to stop.
+    pub cancelling: bool,
+}
+
+/// How an attempt ended, as far as it is kept.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outcome {
+    /// The process's exit code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The tail of its output, at most [`crate::limits::RESULT_BYTES`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<str>>,
+    /// What it wrote into `AGENTFLOW_OUTPUT`: a JSON object as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Box<str>>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Arc<str>>,
+}
+
+/// What happens to the outcome columns of a task.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub enum OutcomeChange {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are replaced.
+    Set(Box<Outcome>),
+}
+
+/// One task's row.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TaskWrite {
+    /// Which.
+    pub id: TaskId,
+    /// Present when the row is new.
+    pub birth: Option<Box<TaskBirth>>,
+    /// As it is now.
+    pub state: TaskState,
+    /// How its latest attempt ended.
+    pub outcome: OutcomeChange,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum AttemptEnd {
+    /// Exit 0.
+    Completed = 0,
+    /// Anything else of its own doing.
+    Failed = 1,
+    /// Stopped on request.
+    Cancelled = 2,
+    /// Gone with its worker.
+    Lost = 3,
+}
+
+impl AttemptEnd {
+    /// The end with that number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Completed, Self::Failed, Self::Cancelled, Self::Lost].get(usize::from(number)).copied()
+    }
+}
+
+/// One ended attempt. The first attempt of a task has no row when it succeeds: the task's own row
+/// says it all.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AttemptRow {
+    /// Whose.
+    pub task: TaskId,
+    /// Which try.
+    pub attempt: Attempt,
+    /// Its assignment.
+    pub fence: Fence,
+    /// Where.
+    pub worker: Arc<str>,
+    /// When it was given away.
+    pub assigned_at: Wall,
+    /// When it began.
+    pub started_at: Option<Wall>,
+    /// When the master learned of its end.
+    pub ended_at: Wall,
+    /// How.
+    pub end: AttemptEnd,
+    /// What is kept of it.
+    pub outcome: Outcome,
+}
+
+/// What is known of a worker.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Its id.
+    pub name: Arc<str>,
+    /// Its life.
+    pub boot: BootId,
+    /// Whom it serves.
+    pub groups: Vec<Arc<str>>,
+    /// What it is.
+    pub labels: BTreeMap<String, String>,
+    /// Attempts at once.
+    pub slots: u32,
+    /// Attempts beyond the slots.
+    pub prefetch: u32,
+    /// Whether it takes no new work.
+    pub draining: bool,
+    /// When it first came.
+    pub registered_at: Wall,
+    /// When it was last connected or lost.
+    pub changed_at: Wall,
+}
+
+/// An idempotency key within its scope, hashed like a specification.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct KeyHash(pub [u8; 16]);
+
+/// A key and what it was used for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyRow {
+    /// The key.
+    pub key: KeyHash,
+    /// The hash of the body that came with it.
+    pub body: KeyHash,
+    /// The first task that it made.
+    pub first: TaskId,
+    /// How many tasks, numbered on from the first.
+    pub count: u32,
+    /// When.
+    pub at: Wall,
+}
+
+/// Settled tasks by status; live ones are counted in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SettledCounts {
+    /// Done, well.
+    pub completed: u64,
+    /// Done, badly.
+    pub failed: u64,
+    /// Stopped on request.
+    pub cancelled: u64,
+    /// Never run.
+    pub skipped: u64,
+}
+
+impl SettledCounts {
+    /// The count of one settled status; `None` for a live one.
+    pub fn of(&mut self, status: Status) -> Option<&mut u64> {
+        match status {
+            Status::Completed => Some(&mut self.completed),
+            Status::Failed => Some(&mut self.failed),
+            Status::Cancelled => Some(&mut self.cancelled),
+            Status::Skipped => Some(&mut self.skipped),
+            Status::Blocked | Status::Pending | Status::Running => None,
+        }
+    }
+}
+
+/// The numbers that go on from where they were when a master starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// The last task number given away.
+    pub last_task: TaskId,
+    /// Settled tasks that are still in the database.
+    pub settled: SettledCounts,
+}
+
+/// What one kernel step wants written.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Batch {
+    /// The step's number: batches are committed in this order, without a gap.
+    pub decision: DecisionNumber,
+    /// Specifications not seen before.
+    pub specs: Vec<SpecRow>,
+    /// Tasks, at most one entry each.
+    pub tasks: Vec<TaskWrite>,
+    /// Ended attempts.
+    pub attempts: Vec<AttemptRow>,
+    /// Workers, at most one entry each.
+    pub workers: Vec<WorkerRow>,
+    /// Events, in their order.
+    pub events: Vec<Event>,
+    /// Idempotency keys.
+    pub keys: Vec<KeyRow>,
+    /// Absolute, as of this decision.
+    pub counters: Counters,
+    /// Whether the commit may wait for company: nobody waits for it.
+    pub lazy: bool,
+}
+
+impl Batch {
+    /// Whether nothing is to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0
+    }
+
+    /// Rows and events, for the store's limits.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.specs.len()
+            + self.tasks.len()
+            + self.attempts.len()
+            + self.workers.len()
+            + self.events.len()
+            + self.keys.len()
+    }
+}
+
+/// A live task as recovery and `retry` read it back: its row and its specification's text.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TaskRow {
+    /// Which.
+    pub id: TaskId,
+    /// Its specification.
+    pub spec: SpecHash,
+    /// When it was accepted.
+    pub created_at: Wall,
+    /// As it was last written.
+    pub state: TaskState,
+}

@@ -1,0 +1,125 @@
+//! Every bound of the system, each with the reason for its size.
+
+/// Tasks in one submission. 10,000 tasks of 3 KiB fill the 32 MiB body limit, and one such step
+/// holds the scheduling arbiter for about 20 ms.
+pub const TASKS_PER_SUBMISSION: usize = 10_000;
+
+/// Bytes of a request body on tasks, runs and checkpoints: a full submission, or a checkpoint of
+/// 16 MiB in base64.
+pub const LARGE_BODY_BYTES: usize = 32 << 20;
+
+/// Bytes of any other request body.
+pub const BODY_BYTES: usize = 1 << 20;
+
+/// Tasks that are not settled, at once. 300 bytes each are 3 GB at the limit; past it a
+/// submission gets 429.
+pub const LIVE_TASKS: usize = 10_000_000;
+
+/// Entries of one page of any listing: about 1 MiB of JSON.
+pub const PAGE: usize = 1_000;
+
+/// Bytes of a specification's JSON. A frame of 1 MiB must be able to carry it.
+pub const SPEC_BYTES: usize = 512 << 10;
+
+/// Characters of a title: one line of a listing.
+pub const TITLE_CHARS: usize = 500;
+
+/// Bytes of a group's, worker's, handler's or label's name: they are index keys.
+pub const NAME_BYTES: usize = 128;
+
+/// Labels, groups, resources or environment variables of one thing.
+pub const ENTRIES: usize = 256;
+
+/// Bytes of an idempotency key: a UUID four times over.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 200;
+
+/// How long the kernel remembers a committed idempotency key. A handler looks into the database
+/// before it asks the kernel; between the two at most its own deadline (30 s) passes.
+pub const IDEMPOTENCY_MEMORY_MS: u64 = 60_000;
+
+/// Keys so remembered: one minute of 8,000 single submissions a second. Past it a submission with
+/// a key gets 429.
+pub const IDEMPOTENCY_MEMORY: usize = 500_000;
+
+/// Days for which a key is kept in the database (and as long as its task is not settled).
+pub const IDEMPOTENCY_DAYS: u64 = 7;
+
+/// Retries that a task may ask for. Its history names every one of them.
+pub const RETRIES: u32 = 1_000;
+
+/// Longest back-off and longest timeout: 30 days.
+pub const TIMEOUT_MS: u64 = 30 * 24 * 3_600 * 1_000;
+
+/// How much sooner one point of priority is served: 100 points are 10 minutes of waiting.
+pub const PRIORITY_POINT_US: i64 = 6_000_000;
+
+/// Largest priority.
+pub const PRIORITY: u8 = 100;
+
+/// Groups and requirement classes alive at once. Each new one costs a pass over the workers.
+pub const CLASSES: usize = 100_000;
+
+/// Workers known at once.
+pub const WORKERS: usize = 10_000;
+
+/// Slots of one worker.
+pub const SLOTS: u32 = 4_096;
+
+/// Attempts handed to one worker beyond its slots; 4,096 assignments of 200 bytes fit one frame.
+pub const PREFETCH: u32 = 4_096;
+
+/// Heartbeats are sent this often.
+pub const HEARTBEAT_MS: u64 = 2_000;
+
+/// A lease lasts this long after the last sign of life: five heartbeats.
+pub const LEASE_MS: u64 = 10_000;
+
+/// The master waits this much longer than the lease before it gives an attempt away, so that the
+/// worker, whose clock started earlier, has stopped first.
+pub const LEASE_MARGIN_MS: u64 = 1_000;
+
+/// How long prefetched tasks stay where they are once another worker is idle. Shorter, and
+/// workers that finish within a millisecond of each other would trade tasks for nothing.
+pub const REBALANCE_MS: u64 = 10;
+
+/// Bytes of a result: the tail of an attempt's output that travels in its report and row.
+pub const RESULT_BYTES: usize = 64 << 10;
+
+/// Bytes of outputs that travel in a report and row.
+pub const OUTPUTS_BYTES: usize = 64 << 10;
+
+/// Bytes of an error text.
+pub const ERROR_BYTES: usize = 8 << 10;
+
+/// Bytes of one WebSocket frame.
+pub const FRAME_BYTES: usize = 1 << 20;
+
+/// Bytes of log in one frame: small enough that a heartbeat behind it waits under a millisecond.
+pub const LOG_FRAME_BYTES: usize = 64 << 10;
+
+/// Unacknowledged log bytes of one attempt on the wire.
+pub const LOG_WINDOW_BYTES: usize = 256 << 10;
+
+/// Bytes of output kept of one attempt, half of it head and half tail.
+pub const LOG_BYTES: u64 = 16 << 20;
+
+/// Reports in one frame: at 200 bytes each well below [`FRAME_BYTES`].
+pub const REPORTS_PER_FRAME: usize = 1_000;
+
+/// Rows after which the store commits what it has gathered.
+pub const COMMIT_ROWS: usize = 4_096;
+
+/// Bytes after which the store commits what it has gathered.
+pub const COMMIT_BYTES: usize = 4 << 20;
+
+/// Days for which events and settled tasks are kept.
+pub const RETENTION_DAYS: u64 = 30;
+
+/// Longest `wait_ms` of a request; more is cut to it.
+pub const WAIT_MS: u64 = 600_000;
+
+/// Default time between TERM and KILL.
+pub const CANCEL_GRACE_MS: u32 = 5_000;
+
+/// Lost attempts that a task survives unless it says otherwise.
+pub const MAX_LOST: u32 = 10;
