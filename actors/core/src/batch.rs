@@ -155,6 +155,19 @@ pub struct AttemptRow {
     pub outcome: Outcome,
 }
 
+/// Where to find the output of an attempt that wrote something.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogRow {
+    /// Whose.
+    pub task: TaskId,
+    /// Which try.
+    pub attempt: Attempt,
+    /// Bytes that the process wrote.
+    pub bytes: u64,
+    /// Of these, bytes cut out of the middle.
+    pub cut: u64,
+}
+
 /// What is known of a worker.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WorkerRow {
@@ -243,6 +256,8 @@ pub struct Batch {
     pub tasks: Vec<TaskWrite>,
     /// Ended attempts.
     pub attempts: Vec<AttemptRow>,
+    /// Output of ended attempts.
+    pub logs: Vec<LogRow>,
     /// Workers, at most one entry each.
     pub workers: Vec<WorkerRow>,
     /// Events, in their order.
@@ -268,6 +283,7 @@ impl Batch {
         self.specs.len()
             + self.tasks.len()
             + self.attempts.len()
+            + self.logs.len()
             + self.workers.len()
             + self.events.len()
             + self.keys.len()

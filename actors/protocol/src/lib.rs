@@ -1,1 +1,14 @@
-//! To be written.
+//! The words on the wire.
+//!
+//! Owns: the frames between master and worker, the bodies of the REST API, the published form of
+//! events, and the form of errors. Knows the core's vocabulary and nothing of sockets.
+//!
+//! `docs/PROTOCOL.md` describes the same for people; a test keeps the two together.
+
+pub mod log_frame;
+pub mod problem;
+pub mod timestamp;
+pub mod worker;
+
+pub use problem::Problem;
+pub use timestamp::Timestamp;

@@ -1,0 +1,153 @@
+//! Errors as RFC 9457 `application/problem+json`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The media type of a [`Problem`].
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// An error that says what is wrong, where, and what is allowed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Names the kind of problem; stable.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind, for people.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// This occurrence, for people: what is wrong and what to do next.
+    pub detail: String,
+    /// The bad fields, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// One bad field.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// A JSON pointer, such as `/tasks/3/retry/max`.
+    pub pointer: String,
+    /// What is wrong with it and what is allowed.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of that kind (a short word, such as `stale`) and status.
+    #[must_use]
+    pub fn new(status: u16, kind: &str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:agentflow:problem:{kind}"),
+            title: title(status).to_owned(),
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// 422 with the fields that are wrong.
+    #[must_use]
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [one] if one.pointer.is_empty() => one.detail.clone(),
+            [one] => format!("{}: {}", one.pointer, one.detail),
+            many => format!("{} fields are wrong", many.len()),
+        };
+        Self { errors, ..Self::new(422, "invalid", detail) }
+    }
+}
+
+/// The standard phrase of a status that this API uses.
+fn title(status: u16) -> &'static str {
+    match status {
+        400 => "Malformed request",
+        401 => "Token required",
+        403 => "Not allowed",
+        404 => "Not found",
+        405 => "Method not allowed",
+        409 => "Conflict",
+        410 => "Gone",
+        413 => "Too large",
+        422 => "Invalid",
+        429 => "Too many requests",
+        503 => "Not ready",
+        _ => "Error",
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Reads JSON, naming the field that is wrong.
+///
+/// # Errors
+/// 400 when the text is no JSON; 422 with a JSON pointer when it does not fit `T`.
+pub fn read_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // The plain reader is faster; the one that tracks the path runs only on failure.
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
+    let reader = &mut serde_json::Deserializer::from_slice(bytes);
+    match serde_path_to_error::deserialize::<_, T>(reader) {
+        Ok(_) => Err(Problem::new(400, "malformed", "the JSON text is followed by something else")),
+        Err(error) => Err(explain(&error)),
+    }
+}
+
+fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let cause = error.inner();
+    if cause.is_data() {
+        return Problem::invalid(vec![FieldError { pointer: pointer(error.path()), detail: cause.to_string() }]);
+    }
+    Problem::new(400, "malformed", format!("the body is no JSON: {cause}"))
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut text = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => text.push_str(&format!("/{index}")),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                text.push('/');
+                text.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        #[serde(rename = "a/b")]
+        #[expect(dead_code, reason = "only read")]
+        inner: Vec<u8>,
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        let problem = read_json::<Body>(br#"{"a/b": [1, "x"]}"#).expect_err("a string is no number");
+        assert_eq!(problem.status, 422);
+        assert_eq!(problem.errors[0].pointer, "/a~1b/1");
+        let problem = read_json::<Body>(br#"{"a/b": [], "c": 1}"#).expect_err("c is unknown");
+        assert!(problem.errors[0].detail.contains("unknown field `c`"), "{problem:?}");
+    }
+
+    #[test]
+    fn broken_text_is_malformed() {
+        assert_eq!(read_json::<Body>(b"{").expect_err("broken").status, 400);
+        assert_eq!(read_json::<Body>(br#"{"a/b": []} x"#).expect_err("trailing").status, 400);
+    }
+}
