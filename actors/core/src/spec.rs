@@ -95,7 +95,14 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max: 0, backoff_ms: 1_000, factor: 2.0, jitter: 0.1, on: Vec::new(), max_lost: limits::MAX_LOST }
+        Self {
+            max: 0,
+            backoff_ms: 1_000,
+            factor: 2.0,
+            jitter: 0.1,
+            on: Vec::new(),
+            max_lost: limits::MAX_LOST,
+        }
     }
 }
 

@@ -103,7 +103,10 @@ pub fn read_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Prob
 fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let cause = error.inner();
     if cause.is_data() {
-        return Problem::invalid(vec![FieldError { pointer: pointer(error.path()), detail: cause.to_string() }]);
+        return Problem::invalid(vec![FieldError {
+            pointer: pointer(error.path()),
+            detail: cause.to_string(),
+        }]);
     }
     Problem::new(400, "malformed", format!("the body is no JSON: {cause}"))
 }

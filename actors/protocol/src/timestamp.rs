@@ -35,9 +35,9 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let timestamp: jiff::Timestamp = text
-            .parse()
-            .map_err(|_| serde::de::Error::custom("expected an RFC 3339 time such as 2026-11-22T17:00:00Z"))?;
+        let timestamp: jiff::Timestamp = text.parse().map_err(|_| {
+            serde::de::Error::custom("expected an RFC 3339 time such as 2026-11-22T17:00:00Z")
+        })?;
         Ok(Self(Wall(timestamp.as_microsecond())))
     }
 }
