@@ -5,8 +5,10 @@
 //!
 //! `docs/PROTOCOL.md` describes the same for people; a test keeps the two together.
 
+pub mod api;
 pub mod log_frame;
 pub mod problem;
+pub mod submit;
 pub mod timestamp;
 pub mod worker;
 

@@ -1,0 +1,575 @@
+//! What clients send to create tasks, and how it is checked.
+//!
+//! A [`TaskBody`] is what was written; [`TaskBody::check`] turns it into a [`Checked`] task that
+//! the kernel cannot refuse for its form, or into one error per bad field.
+
+use std::collections::BTreeMap;
+
+use agentflow_core::limits;
+use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, RetryPolicy, Sandbox, Spec};
+use agentflow_core::time::Wall;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Timestamp;
+use crate::problem::FieldError;
+
+/// A task as a client writes it. Unknown fields are refused by name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TaskBody {
+    /// One line for people, at most 500 characters; made from the payload when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Free text. Without a payload it is the short form: `shell:…`, `script:…`, or a bare shell
+    /// command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Which workers may take it; `default` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// 0 to 100, or `low` (25), `normal` (50), `high` (75), `critical` (100).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// `shell`, `exec`, `script`, `handler` or `noop`; derived from the payload when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Payload of `shell`: a line for `/bin/sh -c`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Payload of `exec`: program and arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+    /// Payload of `script`: a file on the worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Payload of `script`: its arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Payload of `handler`: its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Payload of `handler`: its input, any JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub input: Option<serde_json::Value>,
+    /// Labels that the worker must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// What it occupies on the worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesBody>,
+    /// What happens after a failure; no retries when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryBody>,
+    /// It fails when it has been pending for so long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_ms: Option<u64>,
+    /// An attempt is stopped after so long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// An attempt is stopped after so long without output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<u64>,
+    /// Between TERM and KILL; 5,000 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancel_grace_ms: Option<u32>,
+    /// Added to the process's environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<BTreeMap<String, String>>,
+    /// Where the process starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// `keep` (default) or `stop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub on_disconnect: Option<OnDisconnect>,
+    /// `required`, `prefer` (default) or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub sandbox: Option<Sandbox>,
+    /// Not given to a worker before then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// The same key with the same body makes nothing new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// A priority as a number or a name.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Priority {
+    /// 0 to 100.
+    Number(i64),
+    /// `low`, `normal`, `high` or `critical`.
+    Name(String),
+}
+
+impl Priority {
+    /// Its number.
+    ///
+    /// # Errors
+    /// Says what is allowed.
+    pub fn number(&self) -> Result<u8, String> {
+        match self {
+            Self::Number(n) => u8::try_from(*n)
+                .ok()
+                .filter(|n| *n <= limits::PRIORITY)
+                .ok_or_else(|| format!("{n} is out of range; allowed: 0 to 100")),
+            Self::Name(name) => match name.as_str() {
+                "low" => Ok(25),
+                "normal" => Ok(50),
+                "high" => Ok(75),
+                "critical" => Ok(100),
+                _ => Err(format!("'{name}' is unknown; allowed: 0 to 100, low, normal, high, critical")),
+            },
+        }
+    }
+}
+
+/// What an attempt occupies on its worker.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourcesBody {
+    /// Cores, in thousandths.
+    pub cpus: f64,
+    /// Mebibytes.
+    pub memory_mb: u64,
+    /// Graphics processors.
+    pub gpus: u32,
+    /// Anything else that workers count.
+    pub custom: BTreeMap<String, u64>,
+}
+
+/// What happens after a failure.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryBody {
+    /// Retries after the first attempt, at most 1,000.
+    pub max: Option<u32>,
+    /// Wait before the first retry; 1,000 when absent.
+    pub backoff_ms: Option<u64>,
+    /// Each further wait is this many times longer, 1 to 100; 2 when absent.
+    pub factor: Option<f64>,
+    /// Share of each wait that is random, 0 to 1; 0.1 when absent.
+    pub jitter: Option<f64>,
+    /// `error`, `timeout`, `spawn`; all when absent.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub on: Option<Vec<RetryOn>>,
+    /// Attempts lost with their worker before the task fails; 10 when absent.
+    pub max_lost: Option<u32>,
+}
+
+/// The body of `POST /tasks`: one task, or `{"tasks": […]}`.
+#[derive(Clone, Debug)]
+pub enum SubmitBody {
+    /// Answered with the task.
+    One(Box<TaskBody>),
+    /// Answered with ids.
+    Many(Vec<TaskBody>),
+}
+
+/// The body of a batch.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TasksBody {
+    /// At most 10,000.
+    pub tasks: Vec<TaskBody>,
+}
+
+/// A task whose form is right.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Checked {
+    /// One line.
+    pub title: String,
+    /// Its group.
+    pub group: String,
+    /// 0 to 100.
+    pub priority: u8,
+    /// Everything that equal tasks share.
+    pub spec: Spec,
+    /// Not before then.
+    pub not_before: Option<Wall>,
+    /// As given.
+    pub idempotency_key: Option<String>,
+}
+
+impl TaskBody {
+    /// Checks every field; `at` is the JSON pointer of this body (empty for a single task).
+    ///
+    /// # Errors
+    /// One entry per bad field.
+    pub fn check(self, at: &str) -> Result<Checked, Vec<FieldError>> {
+        let mut check = Check { at, errors: Vec::new() };
+        let payload = check.payload(&self);
+        let mut spec = Spec::new(payload);
+        let title = self.title.unwrap_or_else(|| headline(&spec.payload));
+        if title.chars().count() > limits::TITLE_CHARS {
+            check.wrong("title", format!("longer than {} characters", limits::TITLE_CHARS));
+        }
+        check.clean("title", &title);
+        let group = self.group.unwrap_or_else(|| "default".to_owned());
+        check.name("group", &group);
+        let priority = match self.priority.as_ref().map_or(Ok(50), Priority::number) {
+            Ok(number) => number,
+            Err(why) => {
+                check.wrong("priority", why);
+                0
+            }
+        };
+        spec.description = self.description.filter(|text| !text.is_empty());
+        if let Some(description) = &spec.description {
+            check.clean("description", description);
+        }
+        spec.labels = self.labels.unwrap_or_default();
+        check.map("labels", spec.labels.iter().map(|(key, value)| (key, value.len())));
+        check.map_values("labels", &spec.labels);
+        if let Some(resources) = self.resources {
+            spec.resources = check.resources(resources);
+        }
+        if let Some(retry) = self.retry {
+            spec.retry = check.retry(retry);
+        }
+        spec.queue_timeout_ms = check.timeout("queue_timeout_ms", self.queue_timeout_ms);
+        spec.timeout_ms = check.timeout("timeout_ms", self.timeout_ms);
+        spec.idle_timeout_ms = check.timeout("idle_timeout_ms", self.idle_timeout_ms);
+        if let Some(grace) = self.cancel_grace_ms {
+            check.timeout("cancel_grace_ms", Some(u64::from(grace).max(1)));
+            spec.cancel_grace_ms = grace;
+        }
+        spec.env = self.env.unwrap_or_default();
+        check.environment(&spec.env);
+        spec.workdir = self.workdir;
+        if let Some(workdir) = &spec.workdir {
+            check.path("workdir", workdir);
+        }
+        spec.on_disconnect = self.on_disconnect.unwrap_or_default();
+        spec.sandbox = self.sandbox.unwrap_or_default();
+        if let Some(key) = &self.idempotency_key {
+            check.idempotency_key(key);
+        }
+        if check.errors.is_empty() && spec.canonical().len() > limits::SPEC_BYTES {
+            check.wrong("", format!("the task is larger than {} bytes", limits::SPEC_BYTES));
+        }
+        if !check.errors.is_empty() {
+            return Err(check.errors);
+        }
+        let not_before = self.not_before.map(|time| time.0);
+        Ok(Checked { title, group, priority, spec, not_before, idempotency_key: self.idempotency_key })
+    }
+}
+
+/// Checks a client's idempotency key.
+///
+/// # Errors
+/// Says what is allowed.
+pub fn check_idempotency_key(key: &str) -> Result<(), String> {
+    if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES || key.chars().any(char::is_control) {
+        return Err(format!(
+            "allowed: 1 to {} bytes without control characters",
+            limits::IDEMPOTENCY_KEY_BYTES
+        ));
+    }
+    Ok(())
+}
+
+/// Checks a group's name.
+///
+/// # Errors
+/// Says what is allowed.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > limits::NAME_BYTES || name.chars().any(char::is_control) {
+        return Err(format!("allowed: 1 to {} bytes without control characters", limits::NAME_BYTES));
+    }
+    Ok(())
+}
+
+/// Collects the errors of one body.
+struct Check<'a> {
+    at: &'a str,
+    errors: Vec<FieldError>,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, field: &str, detail: impl Into<String>) {
+        let slash = if field.is_empty() { "" } else { "/" };
+        self.errors.push(FieldError { pointer: format!("{}{slash}{field}", self.at), detail: detail.into() });
+    }
+
+    /// PostgreSQL stores no NUL in text, and no process takes one in its arguments.
+    fn clean(&mut self, field: &str, text: &str) {
+        if text.contains('\0') {
+            self.wrong(field, "holds a NUL character");
+        }
+    }
+
+    fn name(&mut self, field: &str, name: &str) {
+        if let Err(why) = check_name(name) {
+            self.wrong(field, why);
+        }
+    }
+
+    fn path(&mut self, field: &str, path: &str) {
+        if path.is_empty() {
+            self.wrong(field, "is empty");
+        }
+        self.clean(field, path);
+    }
+
+    fn idempotency_key(&mut self, key: &str) {
+        if let Err(why) = check_idempotency_key(key) {
+            self.wrong("idempotency_key", why);
+        }
+    }
+
+    fn map<'k>(&mut self, field: &str, entries: impl ExactSizeIterator<Item = (&'k String, usize)>) {
+        if entries.len() > limits::ENTRIES {
+            self.wrong(field, format!("has more than {} entries", limits::ENTRIES));
+            return;
+        }
+        for (key, _) in entries {
+            if let Err(why) = check_name(key) {
+                self.wrong(&format!("{field}/{key}"), why);
+            }
+        }
+    }
+
+    fn map_values(&mut self, field: &str, map: &BTreeMap<String, String>) {
+        for (key, value) in map {
+            if value.len() > limits::NAME_BYTES || value.contains('\0') {
+                let why = format!("allowed: up to {} bytes without NUL", limits::NAME_BYTES);
+                self.wrong(&format!("{field}/{key}"), why);
+            }
+        }
+    }
+
+    fn environment(&mut self, env: &BTreeMap<String, String>) {
+        self.map("env", env.iter().map(|(key, value)| (key, value.len())));
+        for (key, value) in env {
+            if key.contains('=') || key.starts_with("AGENTFLOW_") {
+                self.wrong(&format!("env/{key}"), "a name has no '=' and does not begin with AGENTFLOW_");
+            }
+            self.clean(&format!("env/{key}"), value);
+        }
+    }
+
+    fn timeout(&mut self, field: &str, ms: Option<u64>) -> Option<u64> {
+        if ms.is_some_and(|ms| ms == 0 || ms > limits::TIMEOUT_MS) {
+            self.wrong(field, format!("allowed: 1 to {}", limits::TIMEOUT_MS));
+        }
+        ms
+    }
+
+    fn resources(&mut self, body: ResourcesBody) -> Resources {
+        if !(0.0..=100_000.0).contains(&body.cpus) {
+            self.wrong("resources/cpus", "allowed: 0 to 100000");
+        }
+        self.map("resources/custom", body.custom.iter().map(|(key, _)| (key, 0)));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+        let cpus_milli = (body.cpus.clamp(0.0, 100_000.0) * 1_000.0).round() as u32;
+        Resources { cpus_milli, memory_mb: body.memory_mb, gpus: body.gpus, custom: body.custom }
+    }
+
+    fn retry(&mut self, body: RetryBody) -> RetryPolicy {
+        let usual = RetryPolicy::default();
+        let policy = RetryPolicy {
+            max: body.max.unwrap_or(usual.max),
+            backoff_ms: body.backoff_ms.unwrap_or(usual.backoff_ms),
+            factor: body.factor.unwrap_or(usual.factor),
+            jitter: body.jitter.unwrap_or(usual.jitter),
+            on: body.on.unwrap_or_default(),
+            max_lost: body.max_lost.unwrap_or(usual.max_lost),
+        };
+        if policy.max > limits::RETRIES {
+            self.wrong("retry/max", format!("allowed: 0 to {}", limits::RETRIES));
+        }
+        if policy.max_lost > limits::RETRIES {
+            self.wrong("retry/max_lost", format!("allowed: 0 to {}", limits::RETRIES));
+        }
+        if policy.backoff_ms > limits::TIMEOUT_MS {
+            self.wrong("retry/backoff_ms", format!("allowed: 0 to {}", limits::TIMEOUT_MS));
+        }
+        if !(1.0..=100.0).contains(&policy.factor) {
+            self.wrong("retry/factor", "allowed: 1 to 100");
+        }
+        if !(0.0..=1.0).contains(&policy.jitter) {
+            self.wrong("retry/jitter", "allowed: 0 to 1");
+        }
+        policy
+    }
+
+    /// Finds the payload, and names every payload field that belongs to another kind.
+    fn payload(&mut self, body: &TaskBody) -> Payload {
+        let given: Vec<&str> = [
+            ("command", body.command.is_some()),
+            ("argv", body.argv.is_some()),
+            ("path", body.path.is_some()),
+            ("args", body.args.is_some()),
+            ("name", body.name.is_some()),
+            ("input", body.input.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(field, present)| present.then_some(field))
+        .collect();
+        let kind = match (body.kind.as_deref(), given.as_slice()) {
+            (Some(kind), _) => kind,
+            (None, []) => return self.short_form(body.description.as_deref()),
+            (None, [first, ..]) => match *first {
+                "command" => "shell",
+                "argv" => "exec",
+                "path" | "args" => "script",
+                _ => "handler",
+            },
+        };
+        let allowed: &[&str] = match kind {
+            "shell" => &["command"],
+            "exec" => &["argv"],
+            "script" => &["path", "args"],
+            "handler" => &["name", "input"],
+            "noop" => &[],
+            "agent" | "skill" => {
+                self.wrong("kind", format!("'{kind}' is not served by this version yet"));
+                return Payload::Milestone;
+            }
+            _ => {
+                self.wrong(
+                    "kind",
+                    format!("'{kind}' is unknown; allowed: shell, exec, script, handler, noop"),
+                );
+                return Payload::Milestone;
+            }
+        };
+        for field in given.iter().filter(|field| !allowed.contains(field)) {
+            self.wrong(field, format!("does not belong to kind '{kind}'"));
+        }
+        match kind {
+            "shell" => Payload::Shell { command: self.text("command", body.command.as_deref()) },
+            "exec" => Payload::Exec { argv: self.argv(body.argv.as_deref()) },
+            "script" => {
+                let args = body.args.clone().unwrap_or_default();
+                for (i, arg) in args.iter().enumerate() {
+                    self.clean(&format!("args/{i}"), arg);
+                }
+                Payload::Script { path: self.text("path", body.path.as_deref()), args }
+            }
+            "handler" => {
+                let name = self.text("name", body.name.as_deref());
+                self.name("name", &name);
+                Payload::Handler { name, input: body.input.clone().unwrap_or_default() }
+            }
+            _ => Payload::Noop,
+        }
+    }
+
+    fn text(&mut self, field: &str, text: Option<&str>) -> String {
+        let text = text.unwrap_or_default();
+        if text.trim().is_empty() {
+            self.wrong(field, "is missing or empty");
+        }
+        self.clean(field, text);
+        text.to_owned()
+    }
+
+    fn argv(&mut self, argv: Option<&[String]>) -> Vec<String> {
+        let argv = argv.unwrap_or_default();
+        if argv.first().is_none_or(String::is_empty) {
+            self.wrong("argv", "is missing or empty; the first entry is the program");
+        }
+        for (i, arg) in argv.iter().enumerate() {
+            self.clean(&format!("argv/{i}"), arg);
+        }
+        argv.to_vec()
+    }
+
+    fn short_form(&mut self, description: Option<&str>) -> Payload {
+        let Some(text) = description.map(str::trim).filter(|text| !text.is_empty()) else {
+            return Payload::Milestone;
+        };
+        if let Some(command) = text.strip_prefix("shell:") {
+            return Payload::Shell { command: self.text("description", Some(command.trim())) };
+        }
+        if let Some(path) = text.strip_prefix("script:") {
+            return Payload::Script { path: self.text("description", Some(path.trim())), args: Vec::new() };
+        }
+        let skill = text.strip_prefix('/').and_then(|rest| rest.split_whitespace().next());
+        let is_skill = skill.is_some_and(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
+        if text.starts_with("agent:") || (is_skill && !text.contains(['|', ';', '&', '>'])) {
+            self.wrong("description", "agents and skills are not served by this version yet");
+        }
+        Payload::Shell { command: text.to_owned() }
+    }
+}
+
+/// A title for a task that has none: the first line of its work.
+fn headline(payload: &Payload) -> String {
+    let text = match payload {
+        Payload::Shell { command } => command.trim().to_owned(),
+        Payload::Exec { argv } => argv.join(" "),
+        Payload::Script { path, .. } => path.clone(),
+        Payload::Handler { name, .. } => name.clone(),
+        Payload::Noop | Payload::Milestone => payload.kind().to_owned(),
+    };
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::read_json;
+
+    fn check(json: &str) -> Result<Checked, Vec<String>> {
+        let body: TaskBody = read_json(json.as_bytes()).map_err(|problem| vec![problem.detail])?;
+        body.check("").map_err(|errors| errors.into_iter().map(|error| error.pointer).collect())
+    }
+
+    #[test]
+    fn the_contracts_example_is_taken() {
+        let task = check(
+            r#"{"title": "Test", "kind": "shell", "command": "cargo test", "group": "default",
+                "retry": {"max": 2, "backoff_ms": 500}}"#,
+        )
+        .expect("valid");
+        assert_eq!(task.title, "Test");
+        assert_eq!(task.priority, 50);
+        assert_eq!(task.spec.payload, Payload::Shell { command: "cargo test".into() });
+        assert_eq!((task.spec.retry.max, task.spec.retry.backoff_ms), (2, 500));
+    }
+
+    #[test]
+    fn short_forms() {
+        let payload = |json| check(json).map(|task| task.spec.payload);
+        let shell = |command: &str| Ok(Payload::Shell { command: command.into() });
+        assert_eq!(payload(r#"{"description": "shell: make"}"#), shell("make"));
+        assert_eq!(payload(r#"{"description": "make all"}"#), shell("make all"));
+        assert_eq!(payload(r#"{"description": "/bin/true"}"#), shell("/bin/true"));
+        assert_eq!(
+            payload(r#"{"description": "script:a.sh"}"#),
+            Ok(Payload::Script { path: "a.sh".into(), args: vec![] })
+        );
+        assert_eq!(payload(r#"{"title": "done"}"#), Ok(Payload::Milestone));
+        assert_eq!(payload(r#"{"command": "ls"}"#), shell("ls"));
+        assert_eq!(payload(r#"{"description": "/commit all"}"#), Err(vec!["/description".into()]));
+    }
+
+    #[test]
+    fn every_bad_field_is_named() {
+        let errors = check(
+            r#"{"kind": "exec", "argv": [], "command": "x", "group": "", "priority": 101,
+                "timeout_ms": 0, "retry": {"max": 5000}, "env": {"A=B": "c"}, "title": "a\u0000b"}"#,
+        )
+        .expect_err("all wrong");
+        for pointer in
+            ["/argv", "/command", "/group", "/priority", "/timeout_ms", "/retry/max", "/env/A=B", "/title"]
+        {
+            assert!(errors.iter().any(|have| have == pointer), "{pointer} is missing in {errors:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_by_name() {
+        let errors = check(r#"{"command": "x", "colour": "red"}"#).expect_err("unknown");
+        assert!(errors[0].contains("colour"), "{errors:?}");
+    }
+}
