@@ -8,10 +8,13 @@
 //! [`kernel::Input`] and leaves as a [`batch::Batch`] to be written and as
 //! [`kernel::Effect`]s to be carried out once it is.
 
+pub mod attempt;
 pub mod batch;
 pub mod event;
 pub mod ids;
 pub mod limits;
+pub mod rejection;
 pub mod spec;
 pub mod status;
+pub mod task;
 pub mod time;

@@ -1,0 +1,79 @@
+//! Applies what was decided. Total: an event that does not fit the phase leaves it as it is, which
+//! cannot happen to events that `decide` made from it.
+
+use super::{Hold, Orphan, Phase, Task, TaskEvent};
+use crate::ids::Attempt;
+
+impl Task {
+    /// Applies an event.
+    pub fn evolve(&mut self, event: &TaskEvent) {
+        match event {
+            TaskEvent::Assigned { worker, at } => {
+                self.attempt = self.attempt.next();
+                self.fence = self.fence.next();
+                self.phase = Phase::Assigned(Hold {
+                    worker: *worker,
+                    assigned_at: *at,
+                    started_at: None,
+                    cancelling: false,
+                    returning: false,
+                });
+            }
+            TaskEvent::Started { at } => {
+                if let Phase::Assigned(hold) = &mut self.phase {
+                    hold.started_at = Some(*at);
+                    hold.returning = false;
+                }
+            }
+            TaskEvent::AskedBack => {
+                if let Phase::Assigned(hold) = &mut self.phase {
+                    hold.returning = true;
+                }
+            }
+            TaskEvent::Returned => {
+                // The attempt never was: the next one has its number, but a fence of its own.
+                self.attempt = Attempt(self.attempt.0.saturating_sub(1));
+                self.phase = Phase::Ready(None);
+            }
+            TaskEvent::Lost { counted, .. } => {
+                self.lost += u32::from(*counted);
+                let orphan = self.hold().map(|hold| Box::new(Orphan { hold: *hold }));
+                self.phase = Phase::Ready(orphan);
+            }
+            TaskEvent::Adopted { worker, at, started } => {
+                let before = self.orphan().map(|orphan| orphan.hold);
+                let started_at = before.and_then(|hold| hold.started_at).or(started.then_some(*at));
+                self.phase = Phase::Assigned(Hold {
+                    worker: *worker,
+                    assigned_at: before.map_or(*at, |hold| hold.assigned_at),
+                    started_at,
+                    cancelling: false,
+                    returning: false,
+                });
+            }
+            TaskEvent::Cancelling => {
+                if let Phase::Assigned(hold) = &mut self.phase {
+                    hold.cancelling = true;
+                }
+            }
+            TaskEvent::Retrying { delay_ms, ready_at, .. } => {
+                self.failures += 1;
+                self.ready_at = *ready_at;
+                self.phase = if *delay_ms == 0 { Phase::Ready(None) } else { Phase::Delayed(None) };
+            }
+            TaskEvent::Settled { status, .. } => self.phase = Phase::Settled(*status),
+            TaskEvent::Reopened { at } => {
+                self.failures = 0;
+                self.lost = 0;
+                self.ready_at = *at;
+                self.phase = Phase::Ready(None);
+            }
+            TaskEvent::Woken => {
+                if let Phase::Delayed(orphan) = &mut self.phase {
+                    self.phase = Phase::Ready(orphan.take());
+                }
+            }
+            TaskEvent::Prioritised { priority } => self.priority = *priority,
+        }
+    }
+}
