@@ -50,7 +50,9 @@ pub struct Hello {
     /// Names of its sandbox backends, strongest first; none means no sandbox.
     #[serde(default)]
     pub sandboxes: Vec<String>,
-    /// What it holds, begun or not, whose end it has not yet reported.
+    /// Every assignment that it has received and whose end (`Finished` or `Returned`) was not yet
+    /// acknowledged: waiting, running, or over and still to be reported. A new boot lists what its
+    /// predecessor left in the spool. What is missing here is lost.
     #[serde(default)]
     pub running: Vec<Held>,
     /// Whether it takes no new work.

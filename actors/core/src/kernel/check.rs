@@ -1,0 +1,95 @@
+//! The kernel's invariants, for tests and the simulation. Costs a pass over everything.
+
+use super::Kernel;
+use super::apply::is_waiting;
+use super::classes::queue_key;
+use crate::task::Phase;
+
+impl Kernel {
+    /// Checks that everything the kernel keeps twice agrees, and that nothing waits needlessly.
+    ///
+    /// # Errors
+    /// The first disagreement.
+    pub fn check(&self) -> Result<(), String> {
+        let mut waiting = std::collections::BTreeMap::new();
+        let mut running = std::collections::BTreeMap::new();
+        let (mut blocked, mut pending, mut run) = (0, 0, 0);
+        for (id, entry) in self.tasks.iter() {
+            match entry.task.status() {
+                crate::status::Status::Blocked => blocked += 1,
+                crate::status::Status::Pending => pending += 1,
+                crate::status::Status::Running => run += 1,
+                settled => return Err(format!("task {id} is {settled} and still in memory")),
+            }
+            match &entry.task.phase {
+                Phase::Ready(_) => {
+                    *waiting.entry(entry.class).or_insert(0u32) += 1;
+                    let key = queue_key(entry.task.ready_at, entry.task.priority);
+                    if !is_waiting(&self.tasks, entry.class, id, key) {
+                        return Err(format!("task {id} is ready but not in its queue"));
+                    }
+                }
+                Phase::Assigned(hold) => {
+                    if !self.workers[hold.worker].held.contains(&id) {
+                        return Err(format!("task {id} is assigned, but not in its worker's hands"));
+                    }
+                    *running.entry(hold.worker).or_insert(0u32) += u32::from(hold.started_at.is_some());
+                }
+                Phase::Blocked | Phase::Delayed(_) | Phase::Settled(_) => {}
+            }
+        }
+        if (blocked, pending, run) != (self.live.blocked, self.live.pending, self.live.running) {
+            return Err(format!("counts {:?} differ from states ({blocked}, {pending}, {run})", self.live));
+        }
+        for (class, state) in self.classes.iter() {
+            if waiting.get(&class).copied().unwrap_or(0) != state.waiting() {
+                return Err(format!("class {class:?}: {} in the queue differ from states", state.waiting()));
+            }
+        }
+        self.check_workers(&running)?;
+        if self.specs.len() > self.tasks.len() {
+            return Err("a specification outlived its tasks".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_workers(
+        &self,
+        running: &std::collections::BTreeMap<crate::task::WorkerIndex, u32>,
+    ) -> Result<(), String> {
+        for (index, worker) in self.workers.iter() {
+            let name = &worker.name;
+            for task in &worker.held {
+                let hold = self.tasks.get(*task).and_then(|entry| entry.task.hold());
+                if hold.is_none_or(|hold| hold.worker != index) {
+                    return Err(format!("worker {name} holds task {task}, which is not assigned to it"));
+                }
+            }
+            if running.get(&index).copied().unwrap_or(0) != worker.running {
+                return Err(format!("worker {name}: {} running differ from states", worker.running));
+            }
+            if worker.session.is_some() && !worker.is_online() {
+                return Err(format!("worker {name} has a socket and no lease"));
+            }
+            if !worker.outbox.is_empty() {
+                return Err(format!("worker {name}: assignments were left in its outbox"));
+            }
+            if worker.has_slot() {
+                for class in worker.served.iter().flatten() {
+                    let class = self.classes.get(*class);
+                    if class.waiting() > 0 && class.requirement.resources.fits(&worker.free) {
+                        return Err(format!("worker {name} has a free slot while a task waits for it"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tasks in a worker's hands and the most that it may be given, for tests.
+    #[must_use]
+    pub fn credits(&self, worker: &str) -> Option<(u32, u32)> {
+        let worker = &self.workers[self.workers.find(worker)?];
+        Some((worker.held_count(), worker.slots.saturating_add(worker.prefetch)))
+    }
+}

@@ -1,0 +1,195 @@
+//! The kernel: the whole population's state, and the one function through which anything happens
+//! to it.
+//!
+//! ```text
+//!   Input ──► step(now) ──► Output { batch, effects, wake_at }
+//!                │                    │        │
+//!                │                    │        └─ of decisions that are durable
+//!                │                    └─ to the store; comes back as Input::Committed
+//!                └─ one happening, one decision: a completion that frees a slot and hands the
+//!                   next task to it is one step
+//! ```
+//!
+//! Sans-I/O: it owns no clock, no socket and no database. Memory moves at once; effects are parked
+//! under the number of the decision that caused them, or that they saw, and come out when the
+//! store has made it durable.
+//!
+//! Invariants, checked by [`Kernel::check`]: a task is in its class's queue exactly when it is
+//! ready; it is in a worker's hands exactly when it is assigned; counts agree with states; no
+//! worker holds more than its credits; no ready task waits while a suitable worker has a free
+//! slot.
+
+mod apply;
+mod check;
+pub(crate) mod classes;
+mod parked;
+mod place;
+mod recovery;
+mod reports;
+mod requests;
+mod sessions;
+mod specs;
+mod submit;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timers;
+pub(crate) mod why;
+pub(crate) mod words;
+mod workers;
+
+use std::collections::BTreeSet;
+
+pub use classes::Requirement;
+pub use recovery::{RecoveryError, RecoveryPlan};
+pub use words::{
+    Answer, Assigned, Effect, Input, LoadedTask, NewTask, Output, PreparedSpec, Reply, Request, Stats,
+    SubmitKey, WorkerInfo,
+};
+
+use crate::batch::{Batch, Counters};
+use crate::event::{Event, Happening, Subject};
+use crate::ids::{Epoch, TaskId};
+use crate::limits;
+use crate::task::WorkerIndex;
+use crate::time::Now;
+
+/// What can be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// How long a worker is trusted after its last sign of life.
+    pub lease_ms: u64,
+    /// How much longer the master waits than that.
+    pub lease_margin_ms: u64,
+    /// Tasks that may be live at once.
+    pub live_tasks: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease_ms: limits::LEASE_MS,
+            lease_margin_ms: limits::LEASE_MARGIN_MS,
+            live_tasks: limits::LIVE_TASKS,
+        }
+    }
+}
+
+/// The population and its rules.
+#[derive(Debug)]
+pub struct Kernel {
+    settings: Settings,
+    epoch: Epoch,
+    tasks: table::TaskTable,
+    specs: specs::SpecTable,
+    classes: classes::ClassTable,
+    workers: workers::WorkerTable,
+    keys: submit::RecentKeys,
+    timers: timers::Timers,
+    parked: parked::Parked,
+    counters: Counters,
+    live: LiveCounts,
+    /// Settled tasks on their way from the database, and who asked for each.
+    reopening: requests::Reopening,
+    rebalance_set: bool,
+}
+
+/// Live tasks by status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct LiveCounts {
+    blocked: u64,
+    pending: u64,
+    running: u64,
+}
+
+/// One step under way: what it wants written and done, and who is to be looked at for placement.
+struct Step {
+    now: Now,
+    batch: Batch,
+    effects: Vec<Effect>,
+    /// Whether somebody waits for this step's commit.
+    urgent: bool,
+    /// Workers that may take more.
+    hungry: BTreeSet<WorkerIndex>,
+}
+
+impl Step {
+    fn new(now: Now) -> Self {
+        Self { now, batch: Batch::default(), effects: Vec::new(), urgent: false, hungry: BTreeSet::new() }
+    }
+
+    fn task_event(&mut self, task: TaskId, happening: Happening) {
+        self.batch.events.push(Event { at: self.now.wall, subject: Subject::Task(task), happening });
+    }
+}
+
+impl Kernel {
+    /// An empty population.
+    #[must_use]
+    pub fn new(settings: Settings, epoch: Epoch) -> Self {
+        Self {
+            settings,
+            epoch,
+            tasks: table::TaskTable::default(),
+            specs: specs::SpecTable::default(),
+            classes: classes::ClassTable::default(),
+            workers: workers::WorkerTable::default(),
+            keys: submit::RecentKeys::default(),
+            timers: timers::Timers::default(),
+            parked: parked::Parked::default(),
+            counters: Counters::default(),
+            live: LiveCounts::default(),
+            reopening: requests::Reopening::default(),
+            rebalance_set: false,
+        }
+    }
+
+    /// This term of office.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Tasks that are not settled.
+    #[must_use]
+    pub fn live_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Takes one happening in.
+    pub fn step(&mut self, input: Input, now: Now) -> Output {
+        let mut step = Step::new(now);
+        match input {
+            Input::Committed(decision) => {
+                let effects = self.parked.release(decision);
+                return Output { batch: None, effects, wake_at: self.timers.next() };
+            }
+            Input::Request { reply, request } => self.on_request(&mut step, reply, request),
+            Input::Hello { session, hello } => self.on_hello(&mut step, session, &hello),
+            Input::Heard { session } => self.on_heard(now, session),
+            Input::Reports { session, reports } => self.on_reports(&mut step, session, reports),
+            Input::Draining { session } => self.on_draining(&mut step, session),
+            Input::Goodbye { session } => self.on_goodbye(&mut step, session),
+            Input::Disconnected { session } => self.on_disconnected(&mut step, session),
+            Input::Loaded { asked, tasks } => self.on_loaded(&mut step, &asked, tasks),
+            Input::Pruned(removed) => self.on_pruned(removed),
+            Input::Tick => self.on_tick(&mut step),
+        }
+        self.place(&mut step);
+        self.conclude(step)
+    }
+
+    /// Numbers the step if it changed anything, and parks its effects.
+    fn conclude(&mut self, mut step: Step) -> Output {
+        let batch = if step.batch.is_empty() {
+            None
+        } else {
+            step.batch.decision = self.parked.decide();
+            step.batch.counters = self.counters;
+            step.batch.lazy = !step.urgent;
+            Some(step.batch)
+        };
+        let effects = self.parked.park(step.effects);
+        Output { batch, effects, wake_at: self.timers.next() }
+    }
+}

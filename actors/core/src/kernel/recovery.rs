@@ -1,0 +1,180 @@
+//! From rows to a living population.
+//!
+//! All decisions about what was found are made in [`RecoveryPlan::new`], without a database and
+//! without a kernel; [`Kernel::recover`] carries them out. Rows are snapshots: no history is
+//! replayed.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::classes::Requirement;
+use super::table::Entry;
+use super::words::{Output, PreparedSpec};
+use super::workers::Worker;
+use super::{Kernel, Settings, Step};
+use crate::batch::{Counters, SpecRow, TaskRow, WorkerRow};
+use crate::ids::{Epoch, SpecHash, TaskId};
+use crate::status::Status;
+use crate::task::{Hold, Phase, Task};
+use crate::time::Now;
+
+/// Rows that no version of this program can have written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// A task's specification is missing.
+    #[error("task {0}: its specification is missing from task_specs")]
+    SpecMissing(TaskId),
+    /// A specification cannot be read.
+    #[error("specification {hash:?}: {reason}")]
+    SpecUnreadable {
+        /// Which.
+        hash: SpecHash,
+        /// Why.
+        reason: String,
+    },
+    /// A settled task among the live ones, or a running one without a worker.
+    #[error("task {0}: its row contradicts itself")]
+    Contradiction(TaskId),
+}
+
+/// What a new master does with what it found.
+#[derive(Debug, Default)]
+pub struct RecoveryPlan {
+    specs: FxHashMap<SpecHash, Arc<PreparedSpec>>,
+    tasks: Vec<Planned>,
+    workers: Vec<WorkerRow>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    row: TaskRow,
+    place: Place,
+}
+
+/// Where a task continues.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// It waits for predecessors.
+    Blocked,
+    /// It waits, for a worker or for a time.
+    Waiting,
+    /// A worker has it, as far as we know: it gets a full fresh lease to come back.
+    Held,
+}
+
+impl RecoveryPlan {
+    /// Decides on every row.
+    ///
+    /// # Errors
+    /// When rows are such as no version of this program writes.
+    pub fn new(
+        tasks: Vec<TaskRow>,
+        specs: Vec<SpecRow>,
+        workers: Vec<WorkerRow>,
+    ) -> Result<Self, RecoveryError> {
+        let mut plan = Self { workers, ..Self::default() };
+        for SpecRow { hash, body } in specs {
+            let prepared = PreparedSpec::read(hash, body)
+                .map_err(|error| RecoveryError::SpecUnreadable { hash, reason: error.to_string() })?;
+            plan.specs.insert(hash, Arc::new(prepared));
+        }
+        plan.tasks.reserve(tasks.len());
+        for row in tasks {
+            if !plan.specs.contains_key(&row.spec) {
+                return Err(RecoveryError::SpecMissing(row.id));
+            }
+            let place = match (row.state.status, &row.state.worker) {
+                (Status::Blocked, None) => Place::Blocked,
+                (Status::Pending, None) => Place::Waiting,
+                (Status::Pending | Status::Running, Some(_)) if row.state.assigned_at.is_some() => {
+                    Place::Held
+                }
+                _ => return Err(RecoveryError::Contradiction(row.id)),
+            };
+            plan.tasks.push(Planned { row, place });
+        }
+        Ok(plan)
+    }
+
+    /// Live tasks found.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+}
+
+impl Kernel {
+    /// Builds the population that the rows describe and lets it go on from `counters`.
+    #[must_use]
+    pub fn recover(
+        settings: Settings,
+        epoch: Epoch,
+        counters: Counters,
+        plan: RecoveryPlan,
+        now: Now,
+    ) -> (Self, Output) {
+        let mut kernel = Self::new(settings, epoch);
+        kernel.counters = counters;
+        let mut step = Step::new(now);
+        for row in plan.workers {
+            kernel.workers.insert(Worker::from_row(row));
+        }
+        for Planned { row, place } in plan.tasks {
+            let Some(spec) = plan.specs.get(&row.spec) else { continue };
+            kernel.restore(&mut step, row, place, spec);
+        }
+        let output = kernel.conclude(step);
+        (kernel, output)
+    }
+
+    fn restore(&mut self, step: &mut Step, row: TaskRow, place: Place, prepared: &Arc<PreparedSpec>) {
+        let TaskRow { id, state, created_at, .. } = row;
+        let now = step.now;
+        let phase = match place {
+            Place::Blocked => Phase::Blocked,
+            Place::Waiting if state.ready_at > now.wall => Phase::Delayed(None),
+            Place::Waiting => Phase::Ready(None),
+            Place::Held => {
+                let name = state.worker.unwrap_or_else(|| "unknown".into());
+                let worker = match self.workers.find(&name) {
+                    Some(worker) => worker,
+                    None => self.workers.insert(Worker::new(name, now.wall)),
+                };
+                self.renew_lease(now, worker);
+                Phase::Assigned(Hold {
+                    worker,
+                    assigned_at: state.assigned_at.unwrap_or(created_at),
+                    started_at: state.started_at,
+                    cancelling: state.cancelling,
+                    returning: false,
+                })
+            }
+        };
+        let task = Task {
+            phase,
+            created_at,
+            ready_at: state.ready_at,
+            fence: state.fence,
+            attempt: state.attempt,
+            failures: state.failures,
+            lost: state.lost,
+            priority: state.priority,
+        };
+        self.count(None, Some(task.status()));
+        let class = self.enter_class(Requirement::of(&state.group, &prepared.spec));
+        let (spec, _) = self.specs.enter(prepared);
+        let hold = task.hold().copied();
+        let (is_ready, is_delayed) = (task.is_ready(), matches!(task.phase, Phase::Delayed(_)));
+        self.tasks.insert(id, Entry { task, spec, class });
+        if let Some(hold) = hold {
+            let worker = &mut self.workers[hold.worker];
+            worker.held.insert(id);
+            worker.running += u32::from(hold.started_at.is_some());
+        } else if is_ready {
+            self.enqueue(step, id);
+        } else if is_delayed {
+            self.set_wake_timer(step, id);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What clients ask.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::classes::Requirement;
+use super::table;
+use super::words::{Answer, Effect, LoadedTask, Request, Stats};
+use super::{Kernel, Step};
+use crate::batch::{OutcomeChange, SettledCounts};
+use crate::ids::{ReplyTo, TaskId};
+use crate::rejection::Rejection;
+use crate::spec::Payload;
+use crate::status::Status;
+use crate::task::{Command, Phase, Policy, Task, TaskEvent};
+
+/// Settled tasks on their way from the database to be run again. A task is asked for by one
+/// request at a time: until its row is here, another `retry` could not know what it decides on.
+#[derive(Debug, Default)]
+pub(crate) struct Reopening {
+    on_their_way: BTreeMap<TaskId, ReplyTo>,
+    waiting: BTreeMap<ReplyTo, Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    left: usize,
+    changed: u32,
+    refused: Vec<(TaskId, Rejection)>,
+}
+
+impl Kernel {
+    pub(super) fn on_request(&mut self, step: &mut Step, to: ReplyTo, request: Request) {
+        let reply = match request {
+            Request::Submit { tasks, key } => self.on_submit(step, tasks, key),
+            Request::Cancel { tasks } => Ok(self.for_each(tasks, |kernel, task| {
+                kernel.command(step, task, Command::Cancel, OutcomeChange::Keep).map(drop)
+            })),
+            Request::Retry { tasks } => {
+                self.reopen(step, to, tasks);
+                return;
+            }
+            Request::Patch { tasks, priority, group } => {
+                Ok(self.for_each(tasks, |kernel, task| kernel.patch(step, task, priority, group.as_ref())))
+            }
+            Request::Why { task } => self.why(task, step.now).map(|why| Answer::Why(Box::new(why))),
+            Request::Stats => Ok(Answer::Stats(Box::new(self.stats()))),
+            Request::Workers => Ok(Answer::Workers(self.workers.infos())),
+            Request::Drain { worker } => self.drain(step, &worker).map(|()| Answer::Done),
+            Request::WorkerDead { worker, boot } => {
+                self.on_worker_dead(step, &worker, boot).map(|()| Answer::Done)
+            }
+        };
+        step.effects.push(Effect::Reply { to, reply });
+    }
+
+    fn for_each(
+        &mut self,
+        tasks: Vec<TaskId>,
+        mut change: impl FnMut(&mut Self, TaskId) -> Result<(), Rejection>,
+    ) -> Answer {
+        let (mut changed, mut refused) = (0, Vec::new());
+        for task in tasks {
+            match change(self, task) {
+                Ok(()) => changed += 1,
+                Err(rejection) => refused.push((task, rejection)),
+            }
+        }
+        Answer::Changed { changed, refused }
+    }
+
+    fn patch(
+        &mut self,
+        step: &mut Step,
+        id: TaskId,
+        priority: Option<u8>,
+        group: Option<&Arc<str>>,
+    ) -> Result<(), Rejection> {
+        let entry = self.tasks.get(id).ok_or(Rejection::UnknownTask(id))?;
+        // The same rule holds for both: a task may be changed while it waits here.
+        let priority = priority.unwrap_or(entry.task.priority);
+        self.command(step, id, Command::Prioritise { priority }, OutcomeChange::Keep)?;
+        if let Some(group) = group {
+            self.regroup(step, id, group);
+        }
+        Ok(())
+    }
+
+    fn regroup(&mut self, step: &mut Step, id: TaskId, group: &Arc<str>) {
+        let Some(entry) = self.tasks.get(id) else { return };
+        let old = entry.class;
+        if self.classes.get(old).requirement.group == *group {
+            return;
+        }
+        let requirement = Requirement::of(group, &self.specs.get(entry.spec).spec);
+        let is_ready = entry.task.is_ready();
+        let class = self.enter_class(requirement);
+        if let Some(entry) = self.tasks.get_mut(id) {
+            entry.class = class;
+        }
+        if is_ready {
+            let tasks = &self.tasks;
+            self.classes.forget(old, |task, key| super::apply::is_waiting(tasks, old, task, key));
+        }
+        self.leave_class(old);
+        self.changed(step, id);
+        if is_ready {
+            self.enqueue(step, id);
+        }
+    }
+
+    /// Asks for the rows of settled tasks; live ones are refused at once.
+    fn reopen(&mut self, step: &mut Step, to: ReplyTo, tasks: Vec<TaskId>) {
+        let mut progress = Progress::default();
+        let mut wanted = Vec::new();
+        for id in tasks {
+            if let Some(entry) = self.tasks.get(id) {
+                let needs = "completed, failed, cancelled or skipped";
+                let refusal = Rejection::Illegal { status: entry.task.status(), action: "retry", needs };
+                progress.refused.push((id, refusal));
+            } else if id > self.counters.last_task || id.0 == 0 {
+                progress.refused.push((id, Rejection::UnknownTask(id)));
+            } else if let Entry::Vacant(place) = self.reopening.on_their_way.entry(id) {
+                place.insert(to);
+                wanted.push(id);
+            } else {
+                progress.refused.push((id, Rejection::Busy));
+            }
+        }
+        progress.left = wanted.len();
+        self.reopening.waiting.insert(to, progress);
+        if !wanted.is_empty() {
+            step.effects.push(Effect::Load { tasks: wanted });
+        }
+        self.conclude_reopening(step, to);
+    }
+
+    pub(super) fn on_loaded(&mut self, step: &mut Step, asked: &[TaskId], tasks: Vec<LoadedTask>) {
+        let mut found: BTreeMap<TaskId, LoadedTask> =
+            tasks.into_iter().map(|task| (task.row.id, task)).collect();
+        for id in asked {
+            let Some(to) = self.reopening.on_their_way.remove(id) else { continue };
+            let result = match found.remove(id) {
+                Some(loaded) => self.revive(step, loaded),
+                None => Err(Rejection::UnknownTask(*id)),
+            };
+            if let Some(progress) = self.reopening.waiting.get_mut(&to) {
+                progress.left -= 1;
+                match result {
+                    Ok(()) => progress.changed += 1,
+                    Err(rejection) => progress.refused.push((*id, rejection)),
+                }
+            }
+            self.conclude_reopening(step, to);
+        }
+    }
+
+    fn conclude_reopening(&mut self, step: &mut Step, to: ReplyTo) {
+        if self.reopening.waiting.get(&to).is_some_and(|progress| progress.left == 0)
+            && let Some(Progress { changed, refused, .. }) = self.reopening.waiting.remove(&to)
+        {
+            step.effects.push(Effect::Reply { to, reply: Ok(Answer::Changed { changed, refused }) });
+        }
+    }
+
+    /// Brings a settled task back to life.
+    fn revive(&mut self, step: &mut Step, loaded: LoadedTask) -> Result<(), Rejection> {
+        let LoadedTask { row, spec: prepared } = loaded;
+        let (id, state) = (row.id, row.state);
+        let task = Task {
+            phase: Phase::Settled(state.status),
+            created_at: row.created_at,
+            ready_at: state.ready_at,
+            fence: state.fence,
+            attempt: state.attempt,
+            failures: state.failures,
+            lost: state.lost,
+            priority: state.priority,
+        };
+        if self.tasks.len() >= self.settings.live_tasks {
+            return Err(Rejection::Limit {
+                what: "tasks that are not settled",
+                limit: self.settings.live_tasks,
+            });
+        }
+        let policy = Policy { retry: &prepared.spec.retry, seed: id.0 };
+        let Some(event) = task.decide(Command::Retry, policy, step.now.wall)? else { return Ok(()) };
+        if let Some(count) = self.counters.settled.of(state.status) {
+            *count = count.saturating_sub(1);
+        }
+        let class = self.enter_class(Requirement::of(&state.group, &prepared.spec));
+        // Its text is in the database for as long as the task is.
+        let (spec, _) = self.specs.enter(&prepared);
+        self.tasks.insert(id, table::Entry { task, spec, class });
+        self.happen(step, id, &event, OutcomeChange::Keep);
+        if prepared.spec.payload == Payload::Milestone {
+            let done = TaskEvent::Settled { status: Status::Completed, started_at: None, error: None };
+            self.happen(step, id, &done, OutcomeChange::Keep);
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, step: &mut Step, name: &Arc<str>) -> Result<(), Rejection> {
+        let index = self.workers.find(name).ok_or_else(|| Rejection::UnknownWorker(Arc::clone(name)))?;
+        self.start_draining(step, index);
+        if let Some(session) = self.workers[index].session {
+            step.effects.push(Effect::Drain { session });
+        }
+        Ok(())
+    }
+
+    /// Counts as they stand.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            blocked: self.live.blocked,
+            pending: self.live.pending,
+            running: self.live.running,
+            settled: self.counters.settled,
+            ..Stats::default()
+        };
+        for (_, worker) in self.workers.iter() {
+            if !worker.is_online() {
+                stats.offline += 1;
+                continue;
+            }
+            if worker.draining {
+                stats.draining += 1;
+            } else {
+                stats.online += 1;
+            }
+            stats.slots += u64::from(worker.slots);
+            stats.slots_used += u64::from(worker.running);
+        }
+        stats
+    }
+
+    pub(super) fn on_pruned(&mut self, removed: SettledCounts) {
+        let settled = &mut self.counters.settled;
+        settled.completed = settled.completed.saturating_sub(removed.completed);
+        settled.failed = settled.failed.saturating_sub(removed.failed);
+        settled.cancelled = settled.cancelled.saturating_sub(removed.cancelled);
+        settled.skipped = settled.skipped.saturating_sub(removed.skipped);
+    }
+}
