@@ -1,2 +1,39 @@
-//! To be written.
-fn main() {}
+//! `agentflow`: the command that people type.
+//!
+//! Owns: the command line, the way to a master, what is printed, and exit codes. Must not know:
+//! how tasks are scheduled or kept; it speaks to a master over HTTP, even to one in its own process.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod args;
+mod client;
+mod commands;
+mod embedded;
+mod error;
+mod interrupt;
+mod output;
+mod run_list;
+mod settle;
+mod state;
+
+use args::Arguments;
+use error::exit;
+use output::Output;
+
+fn main() -> ExitCode {
+    // A worker in this process starts this program again as its warden.
+    embedded::warden_if_asked();
+    let arguments = Arguments::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let output = Output::detect(arguments.global.json);
+    match commands::execute(arguments.command, &arguments.global, output) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.is_closed_pipe() => ExitCode::from(exit::DONE),
+        Err(error) => {
+            eprintln!("agentflow: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! The command line: what can be typed. Values are checked here as far as that needs no master.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agentflow_core::ids::TaskId;
+use agentflow_core::limits;
+use agentflow_core::status::Status;
+use agentflow_protocol::submit::Priority;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs tasks for teams: a task goes in, a worker runs it, the result is durable.
+#[derive(Debug, Parser)]
+#[command(name = "agentflow", version, max_term_width = 100, after_help = AFTER)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER: &str = "\
+Start here:
+  agentflow run '[\"echo one\", \"echo two\"]'    run commands, starting a master for it if there is none
+  agentflow up                                 master and worker in this terminal
+  agentflow submit --wait -- make test         one task
+
+Environment:
+  AGENTFLOW_MASTER (or AGENTFLOW_MASTER_URL)   the master's address
+  AGENTFLOW_TOKEN                              the token, where the master wants one
+  NO_COLOR                                     no colours
+
+Exit codes: 0 done, 1 the work failed, 2 usage, 3 no master, 4 refused, 5 conflict, 124 timeout, 130 interrupted.";
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// The master's address; several with commas [default: the one running here, else http://127.0.0.1:6767]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) master: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How long to wait for a master that does not answer [default: 60s once it has answered, else 0s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    pub(crate) patience: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a master and a worker in this process
+    Up(Up),
+    /// Hand in one task, or a file of tasks
+    Submit(Box<Submit>),
+    /// Run a list of commands and wait for all of them
+    #[command(visible_alias = "go")]
+    Run(Box<Run>),
+    /// List tasks
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show a task
+    Get(Get),
+    /// Print a task's output
+    Logs(Logs),
+    /// Say why a task is not running
+    Why(OneTask),
+    /// Stop tasks
+    Cancel(Choice),
+    /// Run settled tasks again
+    Retry(Choice),
+    /// Change the priority or group of waiting tasks
+    Update(Update),
+    /// Wait until tasks are settled
+    Wait(Wait),
+    /// List workers
+    Workers,
+    /// Let workers finish what they run and give them nothing new
+    Drain(Drain),
+    /// Show what happened
+    Events(Events),
+    /// Whether the master is well
+    Health,
+    /// Counts of tasks and workers
+    Stats,
+    /// Print a completion script
+    Completion {
+        /// For this shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where the master listens; port 0 picks one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6767", env = "AGENTFLOW_MASTER_LISTEN")]
+    pub(crate) listen: String,
+    /// A file, or postgres://… [default: agentflow.db in the data directory]
+    #[arg(long, value_name = "PATH|URL", env = "AGENTFLOW_MASTER_DATABASE")]
+    pub(crate) database: Option<String>,
+    /// Where everything is kept [default: $XDG_STATE_HOME/agentflow]
+    #[arg(long, value_name = "DIR", env = "AGENTFLOW_MASTER_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Tasks at once [default: the number of cores]
+    #[arg(long, value_name = "N", env = "AGENTFLOW_WORKER_SLOTS", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SLOTS)))]
+    pub(crate) slots: Option<u32>,
+    /// A group that the worker serves; may be repeated [default: default]
+    #[arg(long = "group", value_name = "NAME", env = "AGENTFLOW_WORKER_GROUP", value_delimiter = ',')]
+    pub(crate) groups: Vec<String>,
+    /// A label of the worker; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// File with the token that every request must carry; needed to listen for other machines
+    #[arg(long, value_name = "FILE", env = "AGENTFLOW_MASTER_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The worker's id
+    #[arg(long, value_name = "ID", default_value = "local", env = "AGENTFLOW_WORKER_ID")]
+    pub(crate) id: String,
+}
+
+/// The fields of a task that can be given on the command line. With a file they stand in for
+/// what it leaves out.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Task")]
+pub(crate) struct TaskFlags {
+    /// Which workers may take it [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// 0 to 100, or low, normal, high, critical
+    #[arg(long, value_name = "N", value_parser = priority)]
+    pub(crate) priority: Option<Priority>,
+    /// A label that the worker must have; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Retries after the first attempt
+    #[arg(long, value_name = "N")]
+    pub(crate) retry: Option<u32>,
+    /// Wait before the first retry; each further one is twice as long [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) backoff: Option<Duration>,
+    /// Stop an attempt that prints nothing for so long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Fail when no worker has begun for so long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) queue_timeout: Option<Duration>,
+    /// Time between TERM and KILL when it is stopped [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) cancel_grace: Option<Duration>,
+    /// Added to the environment; may be repeated
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Where it starts, on the worker
+    #[arg(long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Cores that it occupies
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<f64>,
+    /// Memory that it occupies
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory_mb: Option<u64>,
+    /// What happens when the worker loses the master: keep (default) or stop
+    #[arg(long, value_name = "WHAT", value_parser = ["keep", "stop"])]
+    pub(crate) on_disconnect: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("work").required(true).args(["argv", "shell", "file", "script", "handler", "kind"]))]
+pub(crate) struct Submit {
+    /// A program and its arguments, after `--`
+    #[arg(last = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<String>,
+    /// A line for /bin/sh
+    #[arg(long, value_name = "LINE")]
+    pub(crate) shell: Option<String>,
+    /// A script file on the worker
+    #[arg(long, value_name = "PATH")]
+    pub(crate) script: Option<String>,
+    /// A handler of the worker
+    #[arg(long, value_name = "NAME")]
+    pub(crate) handler: Option<String>,
+    /// The handler's input, JSON
+    #[arg(long, value_name = "JSON", requires = "handler")]
+    pub(crate) input: Option<String>,
+    /// A kind without a payload: noop
+    #[arg(long, value_name = "KIND", value_parser = ["noop"])]
+    pub(crate) kind: Option<String>,
+    /// A file with a task, a list of tasks or {"tasks": […]}; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// How many of this task
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) count: u32,
+    /// One line for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) title: Option<String>,
+    /// Free text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Stop an attempt after so long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Not before this time, such as 2026-11-22T17:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) not_before: Option<String>,
+    /// The same key with the same task makes nothing new
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) task: TaskFlags,
+    #[command(flatten)]
+    pub(crate) wait: WaitFlags,
+    /// Wait until it is settled
+    #[arg(long = "wait")]
+    pub(crate) wait_for_it: bool,
+    /// Give up waiting after so long (exit code 124)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait_timeout: Option<Duration>,
+}
+
+/// How the end of the work is told.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct WaitFlags {
+    /// Print the output of every task, not only of those that failed
+    #[arg(long)]
+    pub(crate) logs: bool,
+    /// End with the exit code of the first task that failed
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "resume"]))]
+pub(crate) struct Run {
+    /// A JSON array of commands, or a file: JSON, or one command per line; - is standard input
+    #[arg(value_name = "JSON|FILE", allow_hyphen_values = true)]
+    pub(crate) list: Option<String>,
+    /// Wait for the tasks of an interrupted run
+    #[arg(long, value_name = "RUN")]
+    pub(crate) resume: Option<String>,
+    /// Give up waiting after so long (exit code 124)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Stop each attempt after so long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) task_timeout: Option<Duration>,
+    /// Tasks at once, where this command starts the worker [default: the number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SLOTS)))]
+    pub(crate) slots: Option<u32>,
+    /// Start an own master even if one answers at the default address
+    #[arg(long, conflicts_with = "master")]
+    pub(crate) embedded: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitFlags,
+    #[command(flatten)]
+    pub(crate) task: TaskFlags,
+}
+
+/// Which tasks, by what they have in common.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Filter {
+    /// blocked, pending, running, completed, failed, cancelled, skipped; several with commas
+    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
+    pub(crate) status: Vec<Status>,
+    /// In this group
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// On this worker
+    #[arg(long, value_name = "ID")]
+    pub(crate) worker: Option<String>,
+    /// Requiring this label
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "all")]
+    pub(crate) limit: usize,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneTask {
+    /// 5, or TASK-00000005
+    #[arg(value_name = "ID", value_parser = task_id)]
+    pub(crate) id: TaskId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) task: OneTask,
+    /// Also its attempts
+    #[arg(long)]
+    pub(crate) attempts: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) task: OneTask,
+    /// Go on until the task is settled
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Leave out so many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) offset: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Choice {
+    /// 5, or TASK-00000005; or choose by filter
+    #[arg(value_name = "ID", value_parser = task_id)]
+    pub(crate) ids: Vec<TaskId>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// Every task that this can be done to
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true).args(["priority", "to_group"]))]
+pub(crate) struct Update {
+    /// 5, or TASK-00000005
+    #[arg(value_name = "ID", value_parser = task_id, required = true)]
+    pub(crate) ids: Vec<TaskId>,
+    /// 0 to 100, or low, normal, high, critical
+    #[arg(long, value_name = "N", value_parser = priority)]
+    pub(crate) priority: Option<Priority>,
+    /// The new group
+    #[arg(long = "group", value_name = "NAME")]
+    pub(crate) to_group: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// 5, or TASK-00000005
+    #[arg(value_name = "ID", value_parser = task_id, required = true)]
+    pub(crate) ids: Vec<TaskId>,
+    /// Give up after so long (exit code 124)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) wait: WaitFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The worker's id
+    #[arg(value_name = "WORKER", required = true)]
+    pub(crate) workers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Go on as things happen
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// After this number [default: the newest --limit, or with --follow only what is to come]
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) after: Option<u64>,
+    /// Only of this: task:5, worker:w1
+    #[arg(long, value_name = "WHO", value_parser = subject)]
+    pub(crate) subject: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "follow")]
+    pub(crate) limit: usize,
+}
+
+/// The units of a duration on the command line, in milliseconds.
+#[derive(Clone, Copy, ValueEnum)]
+enum Unit {
+    Ms,
+    S,
+    M,
+    H,
+    D,
+}
+
+/// Reads `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no time; allowed: 500ms, 30s, 5m, 2h, 1d, or a number of seconds");
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = if unit.is_empty() { Unit::S } else { Unit::from_str(unit, false).map_err(|_| wrong())? };
+    let ms = match unit {
+        Unit::Ms => 1.0,
+        Unit::S => 1_000.0,
+        Unit::M => 60_000.0,
+        Unit::H => 3_600_000.0,
+        Unit::D => 86_400_000.0,
+    };
+    Duration::try_from_secs_f64(number * ms / 1_000.0).map_err(|_| wrong())
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("'{text}' is no KEY=VALUE")),
+    }
+}
+
+fn task_id(text: &str) -> Result<TaskId, String> {
+    text.parse().map_err(|_| format!("'{text}' is no task id; write 5 or TASK-00000005"))
+}
+
+fn priority(text: &str) -> Result<Priority, String> {
+    let priority = text.parse().map_or_else(|_| Priority::Name(text.to_owned()), Priority::Number);
+    priority.number()?;
+    Ok(priority)
+}
+
+fn subject(text: &str) -> Result<String, String> {
+    use agentflow_core::event::Subject;
+    text.parse::<Subject>().map(|subject| subject.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("agentflow").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        let ms = |text| duration(text).map(|time| time.as_millis());
+        assert_eq!(
+            [ms("500ms"), ms("30s"), ms("1.5m"), ms("7")],
+            [Ok(500), Ok(30_000), Ok(90_000), Ok(7_000)]
+        );
+        assert!(ms("soon").is_err() && ms("-1s").is_err() && ms("").is_err() && ms("5w").is_err());
+    }
+
+    #[test]
+    fn a_program_comes_after_two_dashes() {
+        let arguments = parse(&["submit", "--priority", "high", "--", "make", "--all"]).expect("valid");
+        let Command::Submit(submit) = arguments.command else { panic!("another command") };
+        assert_eq!(submit.argv, ["make", "--all"]);
+        assert!(parse(&["submit"]).is_err(), "nothing to do");
+        assert!(parse(&["submit", "--shell", "a", "--", "b"]).is_err(), "two payloads");
+    }
+
+    #[test]
+    fn ids_come_in_both_spellings() {
+        let arguments = parse(&["wait", "5", "TASK-00000006"]).expect("valid");
+        let Command::Wait(wait) = arguments.command else { panic!("another command") };
+        assert_eq!(wait.ids, [TaskId(5), TaskId(6)]);
+        assert!(parse(&["wait", "five"]).is_err());
+    }
+
+    #[test]
+    fn a_list_or_a_run_to_resume_but_not_both() {
+        assert!(parse(&["run", "[]"]).is_ok());
+        assert!(parse(&["run", "--resume", "ab12"]).is_ok());
+        assert!(parse(&["run"]).is_err());
+        assert!(parse(&["run", "[]", "--resume", "ab12"]).is_err());
+    }
+}

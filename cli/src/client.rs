@@ -1,0 +1,491 @@
+//! Talking to a master over HTTP: requests, redirects, and which failures are tried again.
+//!
+//! Owns: the connection pool and the rule of repetition. A request is sent again only where that
+//! cannot do harm: it is a read, it carries an idempotency key, or it was refused before the
+//! master acted on it (429, 503). Must not know: what the answers mean.
+//!
+//! Until the master has answered once, a refused connection ends the command at once: the address
+//! is probably wrong. Afterwards the master is probably restarting, and the command waits for it.
+
+use std::io::Read;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use agentflow_protocol::Problem;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::{Method, Request, Response, StatusCode};
+use ureq::{Agent, Body};
+
+use crate::error::Error;
+
+/// How long a lost master is waited for unless told otherwise: longer than the restart of one
+/// with a million queued tasks.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits between tries: from the first to the last of these, doubling.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// A master on another continent answers a connection within this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An answer is late after this; long polls get it on top of what they ask for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A stream that is silent for so long is opened again: its peer may be gone without a word.
+const STREAM_SILENCE: Duration = Duration::from_secs(90);
+
+/// Redirects followed for one request: a standby names the leader, which may just be changing.
+const REDIRECTS: usize = 5;
+
+/// Largest answer read into memory: a page of events or tasks is about 1 MiB.
+const ANSWER_BYTES: u64 = 256 << 20;
+
+/// Where to find the masters and how to treat them.
+pub(crate) struct Client {
+    agent: Agent,
+    /// Base addresses without a final slash; tried in turn.
+    masters: Mutex<Vec<String>>,
+    current: AtomicUsize,
+    token: Option<String>,
+    /// What the user asked for.
+    patience: Option<Duration>,
+    /// Whether any master has answered yet.
+    met: AtomicBool,
+    /// Whether the user has been told that the master is away.
+    told: AtomicBool,
+    quiet: bool,
+}
+
+/// What may be done when a request fails on its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// It does no harm to send it twice.
+    Safe,
+    /// It must not be sent twice.
+    Never,
+}
+
+/// One request, ready to be sent as often as needed.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    accept: &'a str,
+    body: Vec<u8>,
+    key: Option<&'a str>,
+    again: Again,
+    timeout: Option<Duration>,
+}
+
+impl Client {
+    /// A client of these masters. `patience` replaces both rules about waiting for a master.
+    pub(crate) fn new(masters: Vec<String>, token: Option<String>, patience: Option<Duration>) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .user_agent(concat!("agentflow/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Self {
+            agent,
+            masters: Mutex::new(masters),
+            current: AtomicUsize::new(0),
+            token,
+            patience,
+            met: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            quiet: false,
+        }
+    }
+
+    /// The same client, but it never says that it is waiting.
+    pub(crate) fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// The master that is spoken to now.
+    pub(crate) fn address(&self) -> String {
+        let masters = self.masters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let index = self.current.load(Ordering::Relaxed) % masters.len().max(1);
+        masters.get(index).cloned().unwrap_or_default()
+    }
+
+    /// Reads. Tried again while the master is away.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.read(path, ANSWER_TIMEOUT)
+    }
+
+    /// Reads what the master may hold back for up to `wait`.
+    pub(crate) fn get_waiting<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, Error> {
+        self.read(path, wait + ANSWER_TIMEOUT)
+    }
+
+    /// Changes something; never sent twice.
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        self.change(Method::POST, path, body, None)
+    }
+
+    /// Changes something; the key makes it safe to send again.
+    pub(crate) fn post_keyed<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        key: &str,
+    ) -> Result<T, Error> {
+        self.change(Method::POST, path, body, Some(key))
+    }
+
+    /// Changes fields; saying the same twice changes nothing more.
+    pub(crate) fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        self.change(Method::PATCH, path, body, None)
+    }
+
+    /// Opens a stream of that media type.
+    pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<impl Read + use<>, Error> {
+        let call = Call {
+            method: Method::GET,
+            path,
+            accept,
+            body: Vec::new(),
+            key: None,
+            again: Again::Safe,
+            timeout: None,
+        };
+        let response = self.send(&call)?;
+        Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
+    }
+
+    /// Whether a master answers right now.
+    pub(crate) fn answers(&self) -> bool {
+        let url = format!("{}/health", self.address());
+        let request = self.agent.get(&url).config().timeout_global(Some(Duration::from_secs(2))).build();
+        request.call().is_ok_and(|response| response.status().is_success())
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T, Error> {
+        self.json(&Call {
+            method: Method::GET,
+            path,
+            accept: "application/json",
+            body: Vec::new(),
+            key: None,
+            again: Again::Safe,
+            timeout: Some(timeout),
+        })
+    }
+
+    fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        key: Option<&str>,
+    ) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| Error::Usage(error.to_string()))?;
+        let again = if key.is_some() || method == Method::PATCH { Again::Safe } else { Again::Never };
+        let timeout = Some(ANSWER_TIMEOUT);
+        self.json(&Call { method, path, accept: "application/json", body, key, again, timeout })
+    }
+
+    /// Sends, reads the whole answer and decodes it; a connection that breaks in the middle of
+    /// the answer counts like one that breaks before it.
+    fn json<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Error> {
+        let mut tries = Tries::new(self);
+        loop {
+            let response = self.send(call)?;
+            let status = response.status();
+            let mut body = response.into_body();
+            match body.with_config().limit(ANSWER_BYTES).read_to_vec() {
+                Ok(bytes) => {
+                    return serde_json::from_slice(&bytes).map_err(|error| Error::Answer {
+                        at: format!("{}{}", self.address(), call.path),
+                        cause: format!("{status}, {error}"),
+                    });
+                }
+                Err(error) => tries.again(&error, call.again)?,
+            }
+        }
+    }
+
+    /// Sends until there is a good answer, a refusal, or no patience left.
+    fn send(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
+        let mut tries = Tries::new(self);
+        let mut redirects = 0;
+        loop {
+            let response = match self.send_once(call) {
+                Ok(response) => response,
+                Err(error) => {
+                    tries.again(&error, call.again)?;
+                    continue;
+                }
+            };
+            let status = response.status();
+            self.met.store(true, Ordering::Relaxed);
+            if status.is_success() {
+                self.back();
+                return Ok(response);
+            }
+            if let Some(leader) = redirect(&response, call.path).filter(|_| redirects < REDIRECTS) {
+                redirects += 1;
+                self.turn_to(leader);
+                continue;
+            }
+            let retry_after = retry_after(&response);
+            let problem = problem(response);
+            match status {
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                    tries.not_now(problem, retry_after)?;
+                }
+                _ => return Err(Error::Problem(Box::new(problem))),
+            }
+        }
+    }
+
+    fn send_once(&self, call: &Call<'_>) -> Result<Response<Body>, ureq::Error> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(format!("{}{}", self.address(), call.path))
+            .header("accept", call.accept);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(key) = call.key {
+            request = request.header("idempotency-key", key);
+        }
+        if call.method == Method::GET {
+            let request = request.body(()).map_err(ureq::Error::Http)?;
+            let request = self.agent.configure_request(request);
+            let request = match call.timeout {
+                Some(timeout) => request.timeout_global(Some(timeout)),
+                None => request.timeout_per_read(Some(STREAM_SILENCE)),
+            };
+            return self.agent.run(request.build());
+        }
+        let request = request
+            .header("content-type", "application/json")
+            .body(call.body.as_slice())
+            .map_err(ureq::Error::Http)?;
+        self.agent.run(self.agent.configure_request(request).timeout_global(call.timeout).build())
+    }
+
+    /// Speaks to another master from now on.
+    fn turn_to(&self, leader: String) {
+        let mut masters = self.masters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let index = masters.iter().position(|known| *known == leader).unwrap_or_else(|| {
+            masters.push(leader);
+            masters.len() - 1
+        });
+        self.current.store(index, Ordering::Relaxed);
+    }
+
+    fn away(&self, why: &str, patience: Duration) {
+        if !self.quiet && !self.told.swap(true, Ordering::Relaxed) {
+            let seconds = patience.as_secs();
+            eprintln!("{}: {why}; trying again for up to {seconds} s", self.address());
+        }
+    }
+
+    fn back(&self) {
+        if self.told.swap(false, Ordering::Relaxed) && !self.quiet {
+            eprintln!("{}: it answers again", self.address());
+        }
+    }
+}
+
+/// The tries of one request.
+struct Tries<'a> {
+    client: &'a Client,
+    since: Option<Instant>,
+    pause: Duration,
+    /// Masters tried since the last pause.
+    round: usize,
+}
+
+impl<'a> Tries<'a> {
+    fn new(client: &'a Client) -> Self {
+        Self { client, since: None, pause: BACKOFF.0, round: 0 }
+    }
+
+    /// After a failure on the way: waits for the next try, or says that there is none.
+    fn again(&mut self, error: &ureq::Error, again: Again) -> Result<(), Error> {
+        let at = self.client.address();
+        let Some(reached) = transport(error) else {
+            return Err(Error::Answer { at, cause: error.to_string() });
+        };
+        if reached == Reached::Perhaps && again == Again::Never {
+            return Err(Error::Broken { at, cause: error.to_string() });
+        }
+        // The other masters are asked before any pause.
+        let masters = self.client.masters.lock().map_or(1, |masters| masters.len());
+        self.round += 1;
+        self.client.current.fetch_add(1, Ordering::Relaxed);
+        if self.round < masters {
+            return Ok(());
+        }
+        self.round = 0;
+        let met = self.client.met.load(Ordering::Relaxed);
+        let patience = self.client.patience.unwrap_or(if met { PATIENCE } else { Duration::ZERO });
+        if self.pause_within(patience, "no answer", None) {
+            return Ok(());
+        }
+        let cause = (!is_refused(error)).then(|| error.to_string());
+        let known = self.client.masters.lock().map(|masters| masters.join(", ")).unwrap_or(at);
+        Err(Error::NoMaster { at: known, cause })
+    }
+
+    /// After 429 or 503, which say that nothing has been done.
+    fn not_now(&mut self, problem: Problem, retry_after: Option<Duration>) -> Result<(), Error> {
+        let patience = self.client.patience.unwrap_or(PATIENCE);
+        if self.pause_within(patience, &problem.detail, retry_after) {
+            return Ok(());
+        }
+        Err(Error::Problem(Box::new(problem)))
+    }
+
+    /// Sleeps and answers whether there is time for another try.
+    fn pause_within(&mut self, patience: Duration, why: &str, at_least: Option<Duration>) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let left = patience.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            return false;
+        }
+        self.client.away(why, left);
+        let pause = self.pause.max(at_least.unwrap_or_default()).min(left);
+        std::thread::sleep(pause.mul_f64(0.75 + 0.25 * random_share()));
+        self.pause = (self.pause * 2).min(BACKOFF.1);
+        true
+    }
+}
+
+/// How far a failed request came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// No connection: the master has not seen it.
+    No,
+    /// It may have arrived.
+    Perhaps,
+}
+
+/// What a transport error means; `None` where trying again cannot help.
+fn transport(error: &ureq::Error) -> Option<Reached> {
+    match error {
+        ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => Some(Reached::No),
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Some(Reached::No),
+        ureq::Error::Io(_) if is_refused(error) => Some(Reached::No),
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::BodyStalled => Some(Reached::Perhaps),
+        // The connection was closed in the middle of an answer.
+        ureq::Error::Protocol(_) => Some(Reached::Perhaps),
+        _ => None,
+    }
+}
+
+fn is_refused(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+        || matches!(error, ureq::Error::ConnectionFailed)
+}
+
+/// The leader that a standby names, as a base address.
+fn redirect(response: &Response<Body>, path: &str) -> Option<String> {
+    if !matches!(response.status().as_u16(), 307 | 308) {
+        return None;
+    }
+    let location = response.headers().get("location")?.to_str().ok()?;
+    let base = location.strip_suffix(path).unwrap_or(location).trim_end_matches('/');
+    base.starts_with("http://").then(|| base.to_owned())
+}
+
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds: u64 = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The problem in an answer, or one made from what came instead.
+fn problem(response: Response<Body>) -> Problem {
+    let status = response.status();
+    let mut body = response.into_body();
+    let bytes = body.with_config().limit(1 << 20).read_to_vec().unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(&bytes);
+        let line: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
+        Problem::new(status.as_u16(), "unexpected", format!("the master answered {status} {line}").trim_end())
+    })
+}
+
+/// A path with a query; empty values are left out.
+pub(crate) fn with_query(path: &str, parameters: &[(&str, String)]) -> String {
+    let mut text = path.to_owned();
+    let mut separator = '?';
+    for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
+        text.push(separator);
+        text.push_str(name);
+        text.push('=');
+        text.push_str(&encode(value));
+        separator = '&';
+    }
+    text
+}
+
+/// Percent-encodes everything but unreserved characters.
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// A fresh identity of 128 random bits, for idempotency keys and run ids.
+pub(crate) fn random_hex(bytes: usize) -> Result<String, Error> {
+    let mut buffer = [0; 16];
+    let part = buffer.get_mut(..bytes).unwrap_or_default();
+    getrandom::fill(part)
+        .map_err(|error| Error::io("cannot read random numbers", std::io::Error::other(error.to_string())))?;
+    Ok(part.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Spreads out the tries of many clients; a failing generator only loses the spread.
+fn random_share() -> f64 {
+    let mut byte = [128];
+    if getrandom::fill(&mut byte).is_err() {
+        return 0.5;
+    }
+    f64::from(byte[0]) / 255.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_encoded() {
+        let path =
+            with_query("/a", &[("label", "os=a b&c".into()), ("no", String::new()), ("x", "é".into())]);
+        assert_eq!(path, "/a?label=os%3Da%20b%26c&x=%C3%A9");
+    }
+
+    #[test]
+    fn identities_differ() {
+        let one = random_hex(16).expect("randomness");
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, random_hex(16).expect("randomness"));
+    }
+
+    #[test]
+    fn a_dead_address_is_named_at_once() {
+        // Port 1 is reserved and unused.
+        let client = Client::new(vec!["http://127.0.0.1:1".into()], None, None).quiet();
+        let error = client.get::<serde_json::Value>("/health").expect_err("nobody listens");
+        assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().starts_with("no master at http://127.0.0.1:1: start one"), "{error}");
+        assert!(!client.answers());
+    }
+}

@@ -1,0 +1,208 @@
+//! `list`, `get`, `why` and `update`.
+
+use agentflow_core::status::Status;
+use agentflow_protocol::api::{Attempts, PatchBody, TaskPage, TaskView, WhyView};
+use serde_json::{Value, json};
+
+use crate::args::{Filter, Get, List, OneTask, Update};
+use crate::client::{Client, with_query};
+use crate::error::{Error, exit};
+use crate::output::{Cell, Output, age};
+use crate::settle::task_path;
+
+/// Tasks of one page.
+const PAGE: usize = 1_000;
+
+pub(super) fn list(list: &List, client: &Client, output: Output) -> Result<u8, Error> {
+    let wanted = if list.all { usize::MAX } else { list.limit };
+    let mut tasks: Vec<TaskView> = Vec::new();
+    let mut cursor = None;
+    while tasks.len() < wanted {
+        let limit = (wanted - tasks.len()).min(PAGE);
+        let page: TaskPage = client.get(&page_path(&list.filter, limit, cursor.as_deref()))?;
+        let last = page.tasks.is_empty();
+        tasks.extend(page.tasks);
+        cursor = page.next_cursor;
+        if cursor.is_none() || last {
+            break;
+        }
+    }
+    if output.json {
+        output.json(&json!({ "tasks": tasks, "next_cursor": cursor }))?;
+        return Ok(exit::DONE);
+    }
+    let rows: Vec<Vec<Cell>> = tasks.iter().map(|task| row(task, output)).collect();
+    output.table(&["ID", "STATUS", "GROUP", "PRIORITY", "ATTEMPT", "WORKER", "AGE", "TITLE"], &rows)?;
+    if cursor.is_some() {
+        eprintln!("there are more: --limit N or --all");
+    }
+    Ok(exit::DONE)
+}
+
+fn page_path(filter: &Filter, limit: usize, cursor: Option<&str>) -> String {
+    let status: Vec<&str> = filter.status.iter().map(|status| status.word()).collect();
+    with_query(
+        "/api/v2/tasks",
+        &[
+            ("status", status.join(",")),
+            ("group", filter.group.clone().unwrap_or_default()),
+            ("worker", filter.worker.clone().unwrap_or_default()),
+            ("label", filter.label.clone().unwrap_or_default()),
+            ("limit", limit.to_string()),
+            ("cursor", cursor.unwrap_or_default().to_owned()),
+        ],
+    )
+}
+
+fn row(task: &TaskView, output: Output) -> Vec<Cell> {
+    vec![
+        task.id.to_string().into(),
+        Cell::status(task.status),
+        task.group.clone().into(),
+        task.priority.to_string().into(),
+        task.attempt.to_string().into(),
+        task.worker.clone().unwrap_or_else(|| "-".to_owned()).into(),
+        age(task.created_at).into(),
+        output.title(&task.title).into(),
+    ]
+}
+
+pub(super) fn get(get: &Get, client: &Client, output: Output) -> Result<u8, Error> {
+    let path = task_path(get.task.id.0);
+    let view: TaskView = client.get(&path)?;
+    let attempts: Option<Attempts> =
+        if get.attempts { Some(client.get(&format!("{path}/attempts"))?) } else { None };
+    if output.json {
+        let mut value = serde_json::to_value(&view).unwrap_or_default();
+        if let (Value::Object(fields), Some(attempts)) = (&mut value, &attempts) {
+            fields.insert("attempts".to_owned(), json!(attempts.attempts));
+        }
+        output.json(&value)?;
+        return Ok(exit::DONE);
+    }
+    output.fields(&fields(&view))?;
+    let Some(attempts) = attempts else { return Ok(exit::DONE) };
+    let rows: Vec<Vec<Cell>> = attempts
+        .attempts
+        .iter()
+        .map(|attempt| {
+            vec![
+                attempt.attempt.to_string().into(),
+                attempt.status.clone().into(),
+                attempt.worker.clone().into(),
+                attempt.assigned_at.to_string().into(),
+                attempt.exit_code.map_or("-".to_owned(), |code| code.to_string()).into(),
+                attempt.error.clone().unwrap_or_default().into(),
+            ]
+        })
+        .collect();
+    output.line("")?;
+    output.table(&["ATTEMPT", "STATUS", "WORKER", "ASSIGNED", "EXIT", "ERROR"], &rows)?;
+    Ok(exit::DONE)
+}
+
+/// What a task says of itself, in the order in which people ask.
+fn fields(view: &TaskView) -> Vec<(&'static str, String)> {
+    let mut fields = vec![("id", view.id.to_string()), ("title", view.title.clone())];
+    let status =
+        if view.cancelling { format!("{} (being stopped)", view.status) } else { view.status.to_string() };
+    fields.push(("status", status));
+    let optional = [
+        ("error", view.error.clone()),
+        ("exit code", view.exit_code.map(|code| code.to_string())),
+        ("signal", view.signal.map(|signal| signal.to_string())),
+        ("progress", view.progress.as_ref().map(|p| format!("{} % {}", p.percent, p.message))),
+        ("group", Some(view.group.clone())),
+        ("priority", Some(view.priority.to_string())),
+        ("attempt", Some(view.attempt.to_string())),
+        ("worker", view.worker.clone()),
+        ("created", Some(view.created_at.to_string())),
+        ("started", view.started_at.map(|time| time.to_string())),
+        ("finished", view.finished_at.map(|time| time.to_string())),
+        ("outputs", view.outputs.as_ref().map(Value::to_string)),
+    ];
+    fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    for (name, value) in &view.spec {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        // Names of the specification are the contract's; those of the list above are shared.
+        fields.push((spec_name(name), text));
+    }
+    if let Some(result) = view.result.as_ref().filter(|result| !result.is_empty()) {
+        fields.push(("result", result.clone()));
+    }
+    fields
+}
+
+fn spec_name(name: &str) -> &'static str {
+    const NAMES: [&str; 22] = [
+        "kind",
+        "command",
+        "argv",
+        "path",
+        "args",
+        "name",
+        "input",
+        "description",
+        "labels",
+        "resources",
+        "retry",
+        "queue_timeout_ms",
+        "timeout_ms",
+        "idle_timeout_ms",
+        "cancel_grace_ms",
+        "env",
+        "workdir",
+        "on_disconnect",
+        "sandbox",
+        "not_before",
+        "idempotency_key",
+        "network",
+    ];
+    NAMES.into_iter().find(|known| *known == name).unwrap_or("also")
+}
+
+pub(super) fn why(task: &OneTask, client: &Client, output: Output) -> Result<u8, Error> {
+    let why: WhyView = client.get(&format!("{}/why", task_path(task.id.0)))?;
+    if output.json {
+        output.json(&why)?;
+        return Ok(exit::DONE);
+    }
+    output.line(format_args!("task {} is {}", why.task_id, output.status(why.status).trim_end()))?;
+    if why.reasons.is_empty() && !why.status.is_settled() && why.status != Status::Running {
+        output.line("nothing holds it back: it is about to be taken")?;
+    }
+    for reason in &why.reasons {
+        let held = if reason.held_by.is_empty() {
+            String::new()
+        } else {
+            format!("; held by {}", reason.held_by.join(", "))
+        };
+        let since = reason.since.map(|since| format!("; for {}", age(since))).unwrap_or_default();
+        output.line(format_args!("- {} ({}){held}{since}", reason.detail, reason.code))?;
+        if !reason.frees.is_empty() {
+            output.line(format_args!("  what helps: {}", reason.frees))?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+pub(super) fn update(update: &Update, client: &Client, output: Output) -> Result<u8, Error> {
+    let body = PatchBody { priority: update.priority.clone(), group: update.to_group.clone() };
+    let mut tasks = Vec::new();
+    for id in &update.ids {
+        let view: TaskView = client.patch(&task_path(id.0), &body)?;
+        if !output.json {
+            output.line(format_args!(
+                "{}  {id:>5}  group {}, priority {}",
+                output.status(view.status),
+                view.group,
+                view.priority
+            ))?;
+        }
+        tasks.push(view);
+    }
+    if output.json {
+        output.json(&json!({ "tasks": tasks }))?;
+    }
+    Ok(exit::DONE)
+}
