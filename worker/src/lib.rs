@@ -1,1 +1,154 @@
-//! To be written.
+//! AgentFlow's worker: it connects to a master, runs what it is given in its slots, and reports.
+//!
+//! ```text
+//! main thread     actix system: Daemon (truth), Outbox, link (one WebSocket)
+//! slot threads    one per running attempt: spawn, read, wait
+//! spool thread    reports on disk
+//! warden          a second process: kills what is left when this one dies
+//! ```
+//!
+//! Owns: processes and their output. Must not know: databases, scheduling, other workers.
+//!
+//! A program that embeds a worker calls [`warden::run_if_asked`] first in its `main`, then
+//! [`start`]. Nothing here is global: several workers fit into one process.
+
+mod backoff;
+mod clock;
+pub mod config;
+mod control;
+mod daemon;
+mod data_dir;
+mod error;
+mod executor;
+mod guarded;
+mod lease;
+mod leftovers;
+mod link;
+mod log_stream;
+mod notice;
+mod outbox;
+mod slots;
+mod spool;
+pub mod warden;
+mod window;
+
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use actix::Addr;
+use agentflow_core::ids::BootId;
+use tokio::sync::oneshot;
+
+pub use config::Config;
+pub use error::Error;
+
+use daemon::{Daemon, Order, Parts};
+use data_dir::DataDir;
+use error::Kind;
+use spool::Spool;
+
+/// A worker that runs on its own thread.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+    thread: JoinHandle<Result<(), Error>>,
+}
+
+/// Tells a worker to leave; may be cloned and sent to other threads.
+#[derive(Clone, Debug)]
+pub struct Handle(Addr<Daemon>);
+
+impl Handle {
+    /// Take nothing new, give back what has not begun, finish what runs within the drain timeout,
+    /// leave.
+    pub fn drain(&self) {
+        self.0.do_send(Order::Drain);
+    }
+
+    /// Stop what runs and leave; bounded by about ten seconds.
+    pub fn stop(&self) {
+        self.0.do_send(Order::Stop);
+    }
+}
+
+impl Running {
+    /// See [`Handle::drain`].
+    pub fn drain(&self) {
+        self.handle.drain();
+    }
+
+    /// See [`Handle::stop`].
+    pub fn stop(&self) {
+        self.handle.stop();
+    }
+
+    /// For other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Whether it has left.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until it has left.
+    ///
+    /// # Errors
+    /// When the master refuses the worker for good ([`Error::is_refused`]).
+    pub fn wait(self) -> Result<(), Error> {
+        self.thread.join().unwrap_or_else(|_| Err(Kind::Panicked.into()))
+    }
+}
+
+/// Starts a worker. When this returns, the data directory is its own, nothing of a predecessor
+/// runs any more, and it has begun to look for a master.
+///
+/// # Errors
+/// When the configuration is out of bounds ([`Error::is_config`]), another worker uses the data
+/// directory ([`Error::is_locked`]), or the directory, the warden or the thread cannot be had.
+pub fn start(config: Config) -> Result<Running, Error> {
+    config.check()?;
+    if let Some(path) = &config.token_file {
+        notice::read_token(path).map_err(Kind::Config)?;
+    }
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let killed = leftovers::kill_all(&data_dir.key_prefix).map_err(Kind::Leftovers)?;
+    if killed > 0 {
+        log::warn!("{killed} processes of an earlier worker were still alive; they are dead now");
+    }
+    data_dir.clean()?;
+    let (spool, inherited) = Spool::open(&data_dir.path)?;
+    let boot = new_boot().map_err(|error| Kind::Warden(error.into()))?;
+    let description = warden::Description {
+        masters: config.masters.clone(),
+        worker: config.id.clone(),
+        boot,
+        key_prefix: data_dir.key_prefix.clone(),
+        token_file: config.token_file.as_deref().and_then(|path| std::path::absolute(path).ok()),
+    };
+    let (groups, warden) = warden::start(config.program.as_deref(), &description).map_err(Kind::Warden)?;
+    let groups = Arc::new(groups);
+    let (ready, address) = mpsc::channel();
+    let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let (done, end) = oneshot::channel();
+            let parts = Parts { config, boot, data_dir, spool, inherited, groups, warden, done };
+            // The caller waits for nothing else.
+            let _caller = ready.send(Daemon::launch(parts));
+            end.await.unwrap_or_else(|_| Err(Kind::Panicked.into()))
+        })
+    });
+    let thread = thread.map_err(Kind::Thread)?;
+    match address.recv() {
+        Ok(address) => Ok(Running { handle: Handle(address), thread }),
+        Err(_) => Err(Kind::Panicked.into()),
+    }
+}
+
+/// A name for this life that no earlier one had. Below 2^53, so that every reader of JSON keeps it.
+fn new_boot() -> Result<BootId, getrandom::Error> {
+    Ok(BootId((getrandom::u64()? >> 11).max(1)))
+}

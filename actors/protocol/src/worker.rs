@@ -113,6 +113,25 @@ pub enum ToWorker {
     Restarting {},
 }
 
+impl ToWorker {
+    /// Reads a frame. Use this instead of `Deserialize`: specifications are raw JSON, which
+    /// serde cannot carry through an enum that is told apart by a field inside it.
+    ///
+    /// # Errors
+    /// When the text is no frame of ours.
+    pub fn read(text: &str) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Tag<'a> {
+            #[serde(rename = "type", borrow)]
+            name: std::borrow::Cow<'a, str>,
+        }
+        if serde_json::from_str::<Tag<'_>>(text)?.name == "assign" {
+            return serde_json::from_str(text).map(Self::Assign);
+        }
+        serde_json::from_str(text)
+    }
+}
+
 /// The answer to `Hello`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Welcome {
@@ -187,5 +206,26 @@ mod tests {
         let again: FromWorker = serde_json::from_str(&text).expect("own text");
         assert_eq!(serde_json::to_string(&again).expect("plain data"), text);
         assert!(text.contains(r#""no":1,"task":5,"attempt":1,"fence":2,"event":"started","at":3"#), "{text}");
+    }
+
+    #[test]
+    fn an_assignment_carries_its_specifications_as_they_are() {
+        let spec = r#"{"kind":"handler","name":"h","input":{"n":1.50}}"#;
+        let key = AttemptKey { task: TaskId(5), attempt: Attempt(1), fence: Fence(2) };
+        let frame = ToWorker::Assign(Assign {
+            epoch: Epoch(1),
+            specs: vec![RawValue::from_string(spec.to_owned()).expect("JSON")],
+            tasks: vec![Assignment { key, spec: 0 }],
+        });
+        let text = serde_json::to_string(&frame).expect("plain data");
+        match ToWorker::read(&text).expect("own text") {
+            ToWorker::Assign(assign) => {
+                assert_eq!(assign.specs[0].get(), spec);
+                assert_eq!(assign.tasks, [Assignment { key, spec: 0 }]);
+            }
+            other => panic!("no assignment: {other:?}"),
+        }
+        assert!(matches!(ToWorker::read(r#"{"type":"drain"}"#), Ok(ToWorker::Drain {})));
+        assert!(ToWorker::read(r#"{"type":"dance"}"#).is_err());
     }
 }

@@ -1,0 +1,98 @@
+//! The worker's directory: one worker at a time, and one secret for everything that it starts.
+//!
+//! ```text
+//! lock          held as long as the worker lives
+//! key           marks every process that a worker on this directory starts
+//! spool.jsonl   reports that a successor must send
+//! attempts/     files that attempts use; made by them
+//! logs/         output on its way; nameless files
+//! ```
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, at};
+
+/// A data directory that is ours until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    pub(crate) path: PathBuf,
+    /// The beginning of every attempt's key.
+    pub(crate) key_prefix: String,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory where it is missing, and locks it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let path = std::path::absolute(path).map_err(at(path))?;
+        for dir in [path.clone(), path.join("attempts"), path.join("logs")] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at(&dir))?;
+        }
+        let lock_path = path.join("lock");
+        let lock = File::options().create(true).append(true).open(&lock_path).map_err(at(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Kind::Locked(path).into()),
+            Err(TryLockError::Error(cause)) => return Err(at(&lock_path)(cause)),
+        }
+        let key_path = path.join("key");
+        let key_prefix = key(&key_path).map_err(at(&key_path))?;
+        Ok(Self { path, key_prefix, _lock: lock })
+    }
+
+    /// Deletes what attempts of a predecessor have left.
+    pub(crate) fn clean(&self) -> Result<(), Error> {
+        for dir in [self.path.join("attempts"), self.path.join("logs")] {
+            for entry in std::fs::read_dir(&dir).map_err(at(&dir))? {
+                let path = entry.map_err(at(&dir))?.path();
+                if path.is_dir() {
+                    std::fs::remove_dir_all(&path).map_err(at(&path))?;
+                } else {
+                    std::fs::remove_file(&path).map_err(at(&path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the directory's key, or makes one.
+fn key(path: &Path) -> io::Result<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim().len() >= 32 => return Ok(text.trim().to_owned()),
+        // Empty or torn: nothing was ever started under it.
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_worker_and_keeps_its_key() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("worker");
+        let first = DataDir::open(&path).expect("the first");
+        assert_eq!(first.key_prefix.len(), 32);
+        assert!(DataDir::open(&path).expect_err("taken").is_locked());
+        std::fs::write(path.join("attempts/1.1.1.output"), "x").expect("a file");
+        first.clean().expect("clean");
+        assert!(!path.join("attempts/1.1.1.output").exists());
+        let key = first.key_prefix.clone();
+        drop(first);
+        assert_eq!(DataDir::open(&path).expect("the next").key_prefix, key);
+    }
+}

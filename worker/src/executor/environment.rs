@@ -1,0 +1,101 @@
+//! The variables of an attempt's process, and the files that they name.
+//!
+//! Owns: which of the worker's own variables are withheld, the key that marks everything that this
+//! data directory's workers start, and the paths in `attempts/`. The files do not exist until
+//! somebody uses them.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use agentflow_core::spec::Spec;
+use agentflow_protocol::worker::AttemptKey;
+
+/// The variable by which leftovers are found.
+pub(crate) const ATTEMPT_KEY: &str = "AGENTFLOW_ATTEMPT_KEY";
+
+/// The files' variables and how their names end.
+const FILES: [(&str, &str); 5] = [
+    ("AGENTFLOW_INPUT", "input"),
+    ("AGENTFLOW_OUTPUT", "output"),
+    ("AGENTFLOW_CHECKPOINT", "checkpoint"),
+    ("AGENTFLOW_MEMORY", "memory"),
+    ("AGENTFLOW_LOCKS", "locks"),
+];
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    withheld: Vec<OsString>,
+    key_prefix: String,
+    attempts: PathBuf,
+    socket: PathBuf,
+}
+
+impl Environment {
+    /// `key_prefix` is the same for every worker on this data directory, and unguessable.
+    pub(crate) fn new(data_dir: &Path, key_prefix: &str) -> Self {
+        let names = std::env::vars_os().map(|(name, _)| name);
+        let withheld = names.filter(|name| name.as_encoded_bytes().starts_with(b"AGENTFLOW_")).collect();
+        Self {
+            withheld,
+            key_prefix: key_prefix.to_owned(),
+            attempts: data_dir.join("attempts"),
+            socket: data_dir.join("worker.sock"),
+        }
+    }
+
+    /// The worker's own variables without its secrets, then the task's, then the marks that belong
+    /// to any process of this worker.
+    pub(crate) fn apply_base(&self, command: &mut Command, spec: &Spec) {
+        for name in &self.withheld {
+            command.env_remove(name);
+        }
+        // Adding variables one by one keeps the command on posix_spawn.
+        command.envs(&spec.env);
+        command.env(ATTEMPT_KEY, self.new_key());
+    }
+
+    /// Everything of [`Self::apply_base`], and what the contract promises to each attempt.
+    pub(crate) fn apply(&self, command: &mut Command, key: AttemptKey, spec: &Spec) {
+        self.apply_base(command, spec);
+        command.env("AGENTFLOW_TASK_ID", key.task.to_string());
+        command.env("AGENTFLOW_RUN_ID", "");
+        command.env("AGENTFLOW_ATTEMPT", key.attempt.to_string());
+        command.env("AGENTFLOW_FENCE", key.fence.to_string());
+        command.env("AGENTFLOW_SOCKET", &self.socket);
+        for (variable, suffix) in FILES {
+            command.env(variable, self.file(key, suffix));
+        }
+    }
+
+    /// Where the attempt may write its outputs.
+    pub(crate) fn output(&self, key: AttemptKey) -> PathBuf {
+        self.file(key, "output")
+    }
+
+    /// Deletes the attempt's files, if any were made.
+    pub(crate) fn clean(&self, key: AttemptKey) {
+        for (_, suffix) in FILES {
+            let path = self.file(key, suffix);
+            match std::fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => log::warn!("{} stays behind: {error}", path.display()),
+            }
+        }
+    }
+
+    fn file(&self, key: AttemptKey, suffix: &str) -> PathBuf {
+        self.attempts.join(format!("{}.{}.{}.{suffix}", key.task, key.attempt, key.fence))
+    }
+
+    fn new_key(&self) -> String {
+        // Without randomness the key still marks the process; it only opens nothing.
+        match getrandom::u64() {
+            Ok(random) => format!("{}.{random:016x}", self.key_prefix),
+            Err(_) => format!("{}.", self.key_prefix),
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Warm processes: one JSON line in, one JSON line out, and the process stays for the next task.
+//!
+//! Owns: the idle processes of every handler, at most as many as there are slots. Processes are
+//! apart by name, directory and variables, so that one task's secrets never reach another's.
+//! Invariants: a process has at most one task; one that was stopped, timed out, died, or answered
+//! with anything but one line is killed and never used again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use agentflow_core::batch::Outcome;
+use agentflow_core::limits::RESULT_BYTES;
+use agentflow_core::spec::{RetryOn, Spec};
+use agentflow_protocol::log_frame::Stream;
+use agentflow_protocol::worker::End;
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use super::deadlines::Deadlines;
+use super::process::explain;
+use super::watch::{self, Exit, Ready};
+use super::{Ending, Executor, Scratch};
+use crate::config::Handler;
+use crate::control::signal_group;
+use crate::guarded::Guarded;
+use crate::slots::Job;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Pools {
+    declared: BTreeMap<String, Handler>,
+    idle: Guarded<Vec<Warm>>,
+    limit: usize,
+}
+
+/// What tells one pool from another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Kind {
+    name: String,
+    workdir: Option<String>,
+    env: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Warm {
+    kind: Kind,
+    child: Child,
+    group: Pid,
+    exit: Exit,
+    input: ChildStdin,
+    out: ChildStdout,
+    err: Option<ChildStderr>,
+}
+
+/// How a conversation with a process ended.
+enum Talk {
+    /// With a line, and nothing after it.
+    Answer(Vec<u8>),
+    /// With that error; the process is not to be used again.
+    Failed(String),
+}
+
+impl Pools {
+    pub(super) fn new(declared: BTreeMap<String, Handler>, slots: u32) -> Self {
+        let limit = usize::try_from(slots).unwrap_or(usize::MAX);
+        Self { declared, idle: Guarded::default(), limit }
+    }
+
+    /// Hands the input to a warm process and waits for its answer.
+    pub(super) fn run(
+        &self,
+        executor: &Executor,
+        job: &Job,
+        scratch: &mut Scratch,
+        name: &str,
+        input: &Value,
+    ) -> Ending {
+        let Some(handler) = self.declared.get(name) else {
+            return Ending::failed(RetryOn::Spawn, self.unknown(name));
+        };
+        let kind =
+            Kind { name: name.to_owned(), workdir: job.spec.workdir.clone(), env: job.spec.env.clone() };
+        let mut warm = match self.take(&kind) {
+            Some(warm) => warm,
+            None => match Warm::start(executor, handler, kind, &job.spec) {
+                Ok(warm) => warm,
+                Err(error) => return Ending::failed(RetryOn::Spawn, error),
+            },
+        };
+        job.control.begin(warm.group);
+        let mut deadlines = Deadlines::new(&job.spec, Instant::now());
+        let talk = warm.talk(executor, job, scratch, input, &mut deadlines);
+        // From here no signal reaches the process; one that was sent before has set `stopped`.
+        job.control.end();
+        let stopped = job.control.stopped();
+        let reusable = stopped.is_none() && deadlines.error().is_none();
+        let talk = match talk {
+            Ok(Talk::Answer(line)) if reusable => {
+                self.put(executor, warm);
+                Ok(line)
+            }
+            Ok(Talk::Answer(line)) => {
+                warm.end(executor);
+                Ok(line)
+            }
+            Ok(Talk::Failed(error)) => {
+                let cause = warm.end(executor);
+                Err(format!("handler '{name}' {error}{cause}"))
+            }
+            Err(error) => {
+                warm.end(executor);
+                Err(format!("handler '{name}' was lost: {error}"))
+            }
+        };
+        if let Some(stop) = stopped {
+            return Ending::stopped(stop, Outcome::default());
+        }
+        if let Some(error) = deadlines.error() {
+            return Ending::failed(RetryOn::Timeout, error);
+        }
+        match talk {
+            Ok(line) => judge(name, &line),
+            Err(error) => Ending::failed(RetryOn::Error, error),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let known: Vec<_> = self.declared.keys().map(String::as_str).collect();
+        if known.is_empty() {
+            return format!("this worker has no handler '{name}'; its configuration declares none");
+        }
+        format!("this worker has no handler '{name}'; it has: {}", known.join(", "))
+    }
+
+    /// An idle process that is still alive and silent.
+    fn take(&self, kind: &Kind) -> Option<Warm> {
+        loop {
+            let mut warm = {
+                let mut idle = self.idle.lock();
+                let at = idle.iter().rposition(|warm| warm.kind == *kind)?;
+                idle.remove(at)
+            };
+            let now = Some(Duration::ZERO);
+            let ready = watch::wait(Some(&warm.exit), Some(&warm.out), None::<&ChildStderr>, NO_INPUT, now);
+            match ready {
+                Ok(ready) if !ready.exited && !ready.out => return Some(warm),
+                _ => {
+                    log::warn!("handler '{}' died or spoke while it was idle; it is replaced", kind.name);
+                    warm.stop();
+                }
+            }
+        }
+    }
+
+    fn put(&self, executor: &Executor, warm: Warm) {
+        let mut idle = self.idle.lock();
+        idle.push(warm);
+        let oldest = (idle.len() > self.limit).then(|| idle.remove(0));
+        drop(idle);
+        if let Some(mut oldest) = oldest {
+            oldest.end(executor);
+        }
+    }
+}
+
+const NO_INPUT: Option<&'static ChildStdin> = None;
+
+impl Warm {
+    fn start(executor: &Executor, handler: &Handler, kind: Kind, spec: &Spec) -> Result<Self, String> {
+        let (program, args) = handler.argv.split_first().ok_or("the handler's argv is empty")?;
+        let mut command = Command::new(program);
+        command.args(args).process_group(0);
+        executor.environment.apply_base(&mut command, spec);
+        if let Some(workdir) = &spec.workdir {
+            command.current_dir(workdir);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| explain(spec, &command, &error))?;
+        let group = Pid::from_child(&child);
+        executor.groups.add(group);
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(input), Some(out), err @ Some(_)) = pipes else {
+            return Err(format!("handler '{}' has no pipes", kind.name));
+        };
+        // A handler that does not read must not hold this thread.
+        let nonblocking = rustix::io::ioctl_fionbio(&input, true);
+        let warm = Self { kind, child, group, exit: Exit::of(group), input, out, err };
+        nonblocking.map(|()| warm).map_err(|error| format!("cannot speak with the handler: {error}"))
+    }
+
+    fn talk(
+        &mut self,
+        executor: &Executor,
+        job: &Job,
+        scratch: &mut Scratch,
+        input: &Value,
+        deadlines: &mut Deadlines,
+    ) -> io::Result<Talk> {
+        let mut line = input.to_string().into_bytes();
+        line.push(b'\n');
+        let mut unwritten = line.as_slice();
+        let mut answer = Vec::new();
+        loop {
+            let now = Instant::now();
+            if let Some(signal) = deadlines.due(now) {
+                signal_group(self.group, signal);
+            }
+            let writing = (!unwritten.is_empty()).then_some(&self.input);
+            let timeout = deadlines.wait(now);
+            let ready = watch::wait(Some(&self.exit), Some(&self.out), self.err.as_ref(), writing, timeout)?;
+            if ready.err && self.read_err(executor, job, scratch)? {
+                deadlines.active(Instant::now());
+            }
+            if ready.input {
+                match rustix::io::write(&self.input, unwritten) {
+                    Ok(count) => unwritten = &unwritten[count..],
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                    // It does not want to read; it may still answer.
+                    Err(rustix::io::Errno::PIPE) => unwritten = &[],
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if ready.out {
+                let count = rustix::io::read(&self.out, &mut *scratch.read)?;
+                answer.extend_from_slice(&scratch.read[..count]);
+                if let Some(end) = answer.iter().position(|byte| *byte == b'\n') {
+                    let clean = end + 1 == answer.len() && end <= RESULT_BYTES && unwritten.is_empty();
+                    answer.truncate(end);
+                    self.finish_err(executor, job, scratch)?;
+                    return Ok(if clean { Talk::Answer(answer) } else { Talk::Failed(unclean(end)) });
+                }
+                if answer.len() > RESULT_BYTES {
+                    return Ok(Talk::Failed(unclean(answer.len())));
+                }
+                if count == 0 {
+                    self.finish_err(executor, job, scratch)?;
+                    return Ok(Talk::Failed("closed its output before it answered".to_owned()));
+                }
+            } else if ready.exited {
+                self.finish_err(executor, job, scratch)?;
+                return Ok(Talk::Failed("died before it answered".to_owned()));
+            }
+        }
+    }
+
+    fn read_err(&mut self, executor: &Executor, job: &Job, scratch: &mut Scratch) -> io::Result<bool> {
+        let Some(err) = &self.err else { return Ok(false) };
+        let count = rustix::io::read(err, &mut *scratch.read)?;
+        executor.log(job, Stream::Err, &scratch.read[..count]);
+        if count == 0 {
+            self.err = None;
+        }
+        Ok(count > 0)
+    }
+
+    /// Reads what was written to standard error before the answer.
+    fn finish_err(&mut self, executor: &Executor, job: &Job, scratch: &mut Scratch) -> io::Result<()> {
+        // Bounded, so that one that never stops writing does not keep its task.
+        for _ in 0..64 {
+            let now = Some(Duration::ZERO);
+            let Ready { err, .. } =
+                watch::wait(None, None::<&ChildStdout>, self.err.as_ref(), NO_INPUT, now)?;
+            if !err || !self.read_err(executor, job, scratch)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the process and its group. Says how it had ended by itself, if it had.
+    fn end(&mut self, executor: &Executor) -> String {
+        let cause = self.stop();
+        executor.groups.remove(self.group);
+        cause
+    }
+
+    fn stop(&mut self) -> String {
+        let now = Some(Duration::ZERO);
+        let ready = watch::wait(Some(&self.exit), None::<&ChildStdout>, None::<&ChildStderr>, NO_INPUT, now);
+        let by_itself = ready.is_ok_and(|ready| ready.exited);
+        signal_group(self.group, Signal::KILL);
+        match self.child.wait() {
+            Ok(status) if by_itself => match (status.code(), status.signal()) {
+                (Some(code), _) => format!(" (exit code {code})"),
+                (None, Some(signal)) => format!(" (killed by signal {signal})"),
+                (None, None) => String::new(),
+            },
+            Ok(_) => String::new(),
+            Err(error) => format!(" ({error})"),
+        }
+    }
+}
+
+impl Drop for Pools {
+    fn drop(&mut self) {
+        for warm in self.idle.lock().iter_mut() {
+            warm.stop();
+        }
+    }
+}
+
+fn unclean(bytes: usize) -> String {
+    if bytes > RESULT_BYTES {
+        return format!("answered with more than {RESULT_BYTES} bytes");
+    }
+    "answered before it had read its input, or with more than one line".to_owned()
+}
+
+/// Turns a handler's answer into the attempt's end.
+fn judge(name: &str, line: &[u8]) -> Ending {
+    let text = String::from_utf8_lossy(line);
+    let answer: Value = match serde_json::from_str(&text) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let error = format!("handler '{name}' answered with something that is no JSON: {error}");
+            return Ending::failed(RetryOn::Error, error);
+        }
+    };
+    match answer.get("error") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(error)) => return Ending::failed(RetryOn::Error, error.as_str()),
+        Some(error) => return Ending::failed(RetryOn::Error, error.to_string()),
+    }
+    let trimmed = text.trim();
+    let (result, outputs) = match &answer {
+        Value::String(text) => (text.as_str(), None),
+        Value::Object(_) => (trimmed, Some(trimmed.into())),
+        _ => (trimmed, None),
+    };
+    let result = Some(bounded_result(result));
+    Ending { end: End::Completed, outcome: Outcome { result, outputs, ..Outcome::default() } }
+}
+
+fn bounded_result(text: &str) -> Box<str> {
+    text[..text.floor_char_boundary(RESULT_BYTES)].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_judged() {
+        let ending = judge("h", br#" {"a": 1} "#);
+        assert_eq!(ending.end, End::Completed);
+        assert_eq!(ending.outcome.outputs.as_deref(), Some(r#"{"a": 1}"#));
+        assert_eq!(ending.outcome.result, ending.outcome.outputs);
+        assert_eq!(judge("h", br#""hello""#).outcome.result.as_deref(), Some("hello"));
+        assert_eq!(judge("h", b"[1]").outcome.result.as_deref(), Some("[1]"));
+        let ending = judge("h", br#"{"error": "no luck"}"#);
+        assert_eq!(ending.end, End::Failed(RetryOn::Error));
+        assert_eq!(ending.outcome.error.as_deref(), Some("no luck"));
+        let ending = judge("h", b"hello");
+        assert!(ending.outcome.error.expect("an error").contains("no JSON"));
+    }
+}

@@ -1,0 +1,158 @@
+//! Runs attempts: what a slot's thread does from an attempt's begin to its end.
+//!
+//! ```text
+//! slot's thread                          daemon
+//!   | -- Begun ---------------------------> |   before anything is spawned
+//!   | -- Output (there is some to send) --> |
+//!   | -- Ended ---------------------------> |
+//! ```
+//!
+//! Owns: the mapping from a task's payload to a process or a warm handler. Knows nothing of the
+//! master, leases or reports' numbers.
+
+mod deadlines;
+pub(crate) mod environment;
+mod handler;
+pub(crate) mod output;
+mod process;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix::{Message, Recipient};
+use agentflow_core::batch::Outcome;
+use agentflow_core::limits::ERROR_BYTES;
+use agentflow_core::spec::{Payload, RetryOn};
+use agentflow_core::time::Wall;
+use agentflow_protocol::log_frame::Stream;
+use agentflow_protocol::worker::{AttemptKey, End, Finished};
+
+use crate::clock::wall;
+use crate::config::Handler;
+use crate::control::Stop;
+use crate::slots::{Job, Runner};
+use crate::warden::Groups;
+use environment::Environment;
+use output::Tail;
+
+/// Bytes read from a pipe at once: what a Linux pipe holds.
+const READ_BYTES: usize = 64 << 10;
+
+/// What an attempt's thread tells the daemon.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub(crate) enum Event {
+    /// It begins now.
+    Begun { key: AttemptKey, at: Wall },
+    /// It has output to send.
+    Output(AttemptKey),
+    /// It is over, and its slot is free. Totals of its output are still missing.
+    Ended { key: AttemptKey, finished: Box<Finished> },
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+struct Ending {
+    end: End,
+    outcome: Outcome,
+}
+
+impl Ending {
+    fn failed(class: RetryOn, error: impl Into<String>) -> Self {
+        let outcome = Outcome { error: Some(bounded(error.into()).into()), ..Outcome::default() };
+        Self { end: End::Failed(class), outcome }
+    }
+
+    /// The end of an attempt that was stopped from outside.
+    fn stopped(stop: Stop, outcome: Outcome) -> Self {
+        let end = match stop {
+            Stop::Cancel => End::Cancelled,
+            Stop::Interrupt | Stop::Drop => End::Interrupted,
+        };
+        Self { end, outcome }
+    }
+}
+
+/// Cuts an error text to its limit.
+fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(ERROR_BYTES));
+    text
+}
+
+/// What a thread keeps from one attempt to the next.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    read: Box<[u8]>,
+    tail: Tail,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { read: vec![0; READ_BYTES].into_boxed_slice(), tail: Tail::default() }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Executor {
+    daemon: Recipient<Event>,
+    environment: Environment,
+    groups: Arc<Groups>,
+    handlers: handler::Pools,
+}
+
+impl Executor {
+    pub(crate) fn new(
+        daemon: Recipient<Event>,
+        environment: Environment,
+        groups: Arc<Groups>,
+        handlers: BTreeMap<String, Handler>,
+        slots: u32,
+    ) -> Self {
+        let handlers = handler::Pools::new(handlers, slots);
+        Self { daemon, environment, groups, handlers }
+    }
+
+    /// Hands output on to whoever sends it.
+    fn log(&self, job: &Job, stream: Stream, bytes: &[u8]) {
+        if job.log.append(stream, bytes) {
+            self.daemon.do_send(Event::Output(job.key));
+        }
+    }
+
+    fn tell_end(&self, job: &Job, started_at: Wall, ending: Ending) {
+        if job.log.end() {
+            self.daemon.do_send(Event::Output(job.key));
+        }
+        let Ending { end, outcome } = ending;
+        let finished = Finished { started_at, finished_at: wall(), end, outcome, log_bytes: 0, log_cut: 0 };
+        self.daemon.do_send(Event::Ended { key: job.key, finished: Box::new(finished) });
+    }
+}
+
+impl Runner for Executor {
+    type Scratch = Scratch;
+
+    fn run(&self, job: &Job, scratch: &mut Scratch) {
+        let at = wall();
+        if let Some(stop) = job.control.stopped() {
+            return self.tell_end(job, at, Ending::stopped(stop, Outcome::default()));
+        }
+        self.daemon.do_send(Event::Begun { key: job.key, at });
+        let ending = match &job.spec.payload {
+            Payload::Handler { name, input } => self.handlers.run(self, job, scratch, name, input),
+            Payload::Noop | Payload::Milestone => Ending { end: End::Completed, outcome: Outcome::default() },
+            Payload::Shell { .. } | Payload::Exec { .. } | Payload::Script { .. } => {
+                process::run(self, job, scratch)
+            }
+        };
+        self.tell_end(job, at, ending);
+    }
+
+    fn panicked(&self, job: &Job) {
+        // Whatever it had started goes with it.
+        job.control.kill();
+        self.tell_end(job, wall(), Ending::failed(RetryOn::Error, "the worker's executor panicked"));
+    }
+}
