@@ -39,6 +39,8 @@ pub(crate) fn open_writer(target: &Target, options: &Options) -> Result<AnyConne
                 Durability::Full => "FULL",
                 Durability::Normal => "NORMAL",
             };
+            // The write that is rolled back tells a file that only pretends to be writable: SQLite lets
+            // a transaction begin on it.
             sqlite.batch_execute(&format!(
                 "PRAGMA synchronous = {synchronous};
                  PRAGMA cache_size = -65536;
@@ -46,6 +48,7 @@ pub(crate) fn open_writer(target: &Target, options: &Options) -> Result<AnyConne
                  PRAGMA foreign_keys = ON;
                  PRAGMA wal_autocheckpoint = {SAFETY_CHECKPOINT_PAGES};
                  BEGIN IMMEDIATE;
+                 PRAGMA user_version = 0;
                  ROLLBACK;"
             ))?;
             AnyConnection::Sqlite(sqlite)

@@ -78,10 +78,9 @@ impl TaskFilter {
         !self.statuses.is_empty() && self.statuses.iter().all(|status| !status.is_settled())
     }
 
-    /// Tasks numbered after `after` and up to `last`, rising, without the question about labels.
+    /// Tasks numbered after `after` and up to `last`, without the question about labels.
     fn query(&self, after: i64, last: i64) -> Tasks<'_> {
-        let mut query =
-            tasks::table.filter(tasks::id.gt(after)).filter(tasks::id.le(last)).order(tasks::id).into_boxed();
+        let mut query = tasks::table.filter(tasks::id.gt(after)).filter(tasks::id.le(last)).into_boxed();
         if self.is_live() {
             // As a literal: with a parameter the partial index could not be used.
             query = query.filter(sql::<Bool>("tasks.status < 3"));
@@ -190,7 +189,7 @@ impl<'a> Walk<'a> {
         (after, last): (i64, i64),
         limit: usize,
     ) -> Result<Vec<i64>, Error> {
-        let query = self.filter.query(after, last);
+        let query = self.filter.query(after, last).order(tasks::id);
         if self.filter.labels.is_empty() {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             return Ok(query.limit(limit).select(tasks::id).load(connection)?);

@@ -128,6 +128,9 @@ pub(crate) fn turn(
     Ok(pruned)
 }
 
+/// Id, status, `settled_at`, `created_at`, specification.
+type Candidate = (i64, i32, Option<i64>, i64, Vec<u8>);
+
 fn prune_tasks(
     connection: &mut AnyConnection,
     progress: &mut Progress,
@@ -137,7 +140,7 @@ fn prune_tasks(
 ) -> Result<(), Error> {
     let Some(after) = progress.tasks else { return Ok(()) };
     let scan = limit.saturating_mul(SCAN_FACTOR);
-    let rows: Vec<(i64, i32, Option<i64>, i64, Vec<u8>)> = tasks::table
+    let rows: Vec<Candidate> = tasks::table
         .filter(tasks::id.gt(after))
         .order(tasks::id)
         .limit(i64::try_from(scan).unwrap_or(i64::MAX))

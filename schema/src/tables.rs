@@ -5,8 +5,8 @@ use diesel::table;
 table! {
     task_specs (hash) {
         hash -> Binary,
-        body -> Text,
         uses -> BigInt,
+        body -> Text,
     }
 }
 

@@ -198,10 +198,10 @@ pub(crate) fn transaction<T>(
         connection.batch_execute("COMMIT")?;
         Ok(value)
     });
-    if done.is_err() {
-        if let Err(error) = connection.batch_execute("ROLLBACK") {
-            log::debug!("the transaction was rolled back already: {error}");
-        }
+    if done.is_err()
+        && let Err(error) = connection.batch_execute("ROLLBACK")
+    {
+        log::debug!("the transaction was rolled back already: {error}");
     }
     done
 }

@@ -10,11 +10,11 @@
 
 -- Equal specifications are kept once. `uses` counts the tasks that name one, so that retention
 -- finds the unused ones without an index on tasks; it is written once per commit and specification,
--- not once per task.
+-- not once per task, and stands before the text, so that counting leaves a long text's pages alone.
 CREATE TABLE task_specs (
     hash BYTEA NOT NULL PRIMARY KEY CHECK (length(hash) = 16),
-    body TEXT NOT NULL,
-    uses BIGINT NOT NULL CHECK (uses >= 0)
+    uses BIGINT NOT NULL CHECK (uses >= 0),
+    body TEXT NOT NULL
 );
 
 -- Wide values move out of the row by themselves. A change of status always touches the partial

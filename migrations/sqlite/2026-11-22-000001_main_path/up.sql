@@ -13,11 +13,11 @@ PRAGMA application_id = 1097223287;
 
 -- Equal specifications are kept once. `uses` counts the tasks that name one, so that retention
 -- finds the unused ones without an index on tasks; it is written once per commit and specification,
--- not once per task.
+-- not once per task, and stands before the text, so that counting leaves a long text's pages alone.
 CREATE TABLE task_specs (
     hash BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 16),
-    body TEXT NOT NULL,
-    uses INTEGER NOT NULL CHECK (uses >= 0)
+    uses INTEGER NOT NULL CHECK (uses >= 0),
+    body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- The narrow columns come first: reading them does not touch the overflow pages of the wide ones.

@@ -124,7 +124,8 @@ pub(crate) fn write_rows(connection: &mut impl Write, gathered: &Gathered, head:
                 task: big(row.task.0),
                 attempt: small(row.attempt.0),
                 bytes: big(row.bytes),
-                cut: big(row.cut),
+                // A worker counts both; the second is a part of the first.
+                cut: big(row.cut.min(row.bytes)),
             })
             .collect(),
     )?;

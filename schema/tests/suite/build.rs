@@ -1,0 +1,155 @@
+//! Short ways to make what is written.
+
+use agentflow_core::batch::{
+    AttemptEnd, AttemptRow, Batch, Counters, Outcome, OutcomeChange, SpecRow, TaskBirth, TaskState,
+    TaskWrite, WorkerRow,
+};
+use agentflow_core::event::{Event, Happening, Subject};
+use agentflow_core::ids::{Attempt, BootId, DecisionNumber, Epoch, Fence, TaskId};
+use agentflow_core::spec::{Payload, Spec};
+use agentflow_core::status::Status;
+use agentflow_core::time::Wall;
+use agentflow_schema::testing::TestDatabase;
+use agentflow_schema::{Committed, Error, Gathered, Options, Writer};
+
+/// A writer in office.
+pub(crate) struct Store {
+    pub(crate) writer: Writer,
+    pub(crate) epoch: Epoch,
+}
+
+pub(crate) fn open(database: &TestDatabase) -> Store {
+    let mut writer = Writer::open(database.target(), &Options::default()).expect("an empty database");
+    let epoch = writer.take_office(Wall(1)).expect("nobody else").epoch;
+    Store { writer, epoch }
+}
+
+impl Store {
+    pub(crate) fn try_commit(
+        &mut self,
+        batches: impl IntoIterator<Item = Batch>,
+    ) -> Result<Committed, Error> {
+        self.writer.commit(self.epoch, &gather(batches))
+    }
+
+    pub(crate) fn commit(&mut self, batches: impl IntoIterator<Item = Batch>) -> Committed {
+        self.try_commit(batches).expect("a batch as the core writes it")
+    }
+}
+
+pub(crate) fn gather(batches: impl IntoIterator<Item = Batch>) -> Gathered {
+    let mut gathered = Gathered::new();
+    for batch in batches {
+        gathered.push(batch).expect("decisions in order");
+    }
+    gathered
+}
+
+pub(crate) fn batch(decision: u64) -> Batch {
+    Batch { decision: DecisionNumber(decision), ..Batch::default() }
+}
+
+pub(crate) fn spec(payload: Payload) -> SpecRow {
+    spec_row(&Spec::new(payload))
+}
+
+pub(crate) fn spec_row(spec: &Spec) -> SpecRow {
+    let body = spec.canonical();
+    SpecRow { hash: Spec::hash_of(&body), body: body.into() }
+}
+
+pub(crate) fn noop() -> SpecRow {
+    spec(Payload::Noop)
+}
+
+/// A state that the core could have written.
+pub(crate) fn state(status: Status) -> TaskState {
+    let held = status == Status::Running || status.is_settled();
+    TaskState {
+        status,
+        group: "default".into(),
+        priority: 50,
+        attempt: Attempt(u32::from(held)),
+        fence: Fence(u64::from(held)),
+        failures: 0,
+        lost: 0,
+        worker: held.then(|| "w1".into()),
+        ready_at: Wall(10),
+        assigned_at: held.then_some(Wall(20)),
+        started_at: held.then_some(Wall(30)),
+        settled_at: status.is_settled().then_some(Wall(40)),
+        cancelling: false,
+    }
+}
+
+pub(crate) fn birth(spec: &SpecRow, at: i64) -> Option<Box<TaskBirth>> {
+    Some(Box::new(TaskBirth { spec: spec.hash, title: "A title".into(), created_at: Wall(at) }))
+}
+
+pub(crate) fn new_task(id: u64, spec: &SpecRow, state: TaskState) -> TaskWrite {
+    TaskWrite { id: TaskId(id), birth: birth(spec, 5), state, outcome: OutcomeChange::Keep }
+}
+
+pub(crate) fn changed(id: u64, state: TaskState) -> TaskWrite {
+    TaskWrite { id: TaskId(id), birth: None, state, outcome: OutcomeChange::Keep }
+}
+
+pub(crate) fn with_outcome(task: TaskWrite, outcome: Outcome) -> TaskWrite {
+    TaskWrite { outcome: OutcomeChange::Set(Box::new(outcome)), ..task }
+}
+
+pub(crate) fn exit(code: i32) -> Outcome {
+    Outcome { exit_code: Some(code), result: Some("a result".into()), ..Outcome::default() }
+}
+
+pub(crate) fn event(id: u64, at: i64, happening: Happening) -> Event {
+    Event { at: Wall(at), subject: Subject::Task(TaskId(id)), happening }
+}
+
+pub(crate) fn created(id: u64) -> Event {
+    event(id, 5, Happening::TaskCreated { group: "default".into(), priority: 50 })
+}
+
+pub(crate) fn completed(id: u64) -> Event {
+    event(id, 40, Happening::TaskCompleted { attempt: Attempt(1) })
+}
+
+pub(crate) fn attempt(id: u64, number: u32, end: AttemptEnd) -> AttemptRow {
+    AttemptRow {
+        task: TaskId(id),
+        attempt: Attempt(number),
+        fence: Fence(u64::from(number)),
+        worker: "w1".into(),
+        assigned_at: Wall(20),
+        started_at: Some(Wall(30)),
+        ended_at: Wall(40),
+        end,
+        outcome: exit(1),
+    }
+}
+
+pub(crate) fn worker(name: &str) -> WorkerRow {
+    WorkerRow {
+        name: name.into(),
+        boot: BootId(u64::MAX - 1),
+        groups: vec!["default".into(), "gpu".into()],
+        labels: [("os".to_owned(), "linux".to_owned())].into(),
+        slots: 4,
+        prefetch: 16,
+        draining: false,
+        registered_at: Wall(1),
+        changed_at: Wall(2),
+    }
+}
+
+/// Creates `ids` as pending noops, in one decision.
+pub(crate) fn creation(decision: u64, ids: std::ops::RangeInclusive<u64>) -> Batch {
+    let spec = noop();
+    Batch {
+        tasks: ids.clone().map(|id| new_task(id, &spec, state(Status::Pending))).collect(),
+        events: ids.clone().map(created).collect(),
+        specs: vec![spec],
+        counters: Counters { last_task: TaskId(*ids.end()), ..Counters::default() },
+        ..batch(decision)
+    }
+}
