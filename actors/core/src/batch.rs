@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::event::Event;
 use crate::ids::{Attempt, BootId, DecisionNumber, Fence, SpecHash, TaskId};
@@ -194,6 +195,17 @@ pub struct WorkerRow {
 /// An idempotency key within its scope, hashed like a specification.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct KeyHash(pub [u8; 16]);
+
+impl KeyHash {
+    /// The first 128 bits of the SHA-256 of the scope, a zero byte and the text.
+    #[must_use]
+    pub fn of(scope: &str, text: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(scope).chain_update([0]).chain_update(text).finalize();
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        Self(hash)
+    }
+}
 
 /// A key and what it was used for.
 #[derive(Clone, PartialEq, Eq, Debug)]

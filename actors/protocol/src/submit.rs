@@ -223,7 +223,7 @@ impl TaskBody {
             check.clean("description", description);
         }
         spec.labels = self.labels.unwrap_or_default();
-        check.map("labels", spec.labels.iter().map(|(key, value)| (key, value.len())));
+        check.names("labels", spec.labels.keys());
         check.map_values("labels", &spec.labels);
         if let Some(resources) = self.resources {
             spec.resources = check.resources(resources);
@@ -323,12 +323,12 @@ impl Check<'_> {
         }
     }
 
-    fn map<'k>(&mut self, field: &str, entries: impl ExactSizeIterator<Item = (&'k String, usize)>) {
-        if entries.len() > limits::ENTRIES {
+    fn names<'k>(&mut self, field: &str, keys: impl ExactSizeIterator<Item = &'k String>) {
+        if keys.len() > limits::ENTRIES {
             self.wrong(field, format!("has more than {} entries", limits::ENTRIES));
             return;
         }
-        for (key, _) in entries {
+        for key in keys {
             if let Err(why) = check_name(key) {
                 self.wrong(&format!("{field}/{key}"), why);
             }
@@ -345,7 +345,7 @@ impl Check<'_> {
     }
 
     fn environment(&mut self, env: &BTreeMap<String, String>) {
-        self.map("env", env.iter().map(|(key, value)| (key, value.len())));
+        self.names("env", env.keys());
         for (key, value) in env {
             if key.contains('=') || key.starts_with("AGENTFLOW_") {
                 self.wrong(&format!("env/{key}"), "a name has no '=' and does not begin with AGENTFLOW_");
@@ -365,7 +365,7 @@ impl Check<'_> {
         if !(0.0..=100_000.0).contains(&body.cpus) {
             self.wrong("resources/cpus", "allowed: 0 to 100000");
         }
-        self.map("resources/custom", body.custom.iter().map(|(key, _)| (key, 0)));
+        self.names("resources/custom", body.custom.keys());
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
         let cpus_milli = (body.cpus.clamp(0.0, 100_000.0) * 1_000.0).round() as u32;
         Resources { cpus_milli, memory_mb: body.memory_mb, gpus: body.gpus, custom: body.custom }
