@@ -1,0 +1,271 @@
+//! Reading and changing single tasks, and listing them.
+
+use std::time::Instant;
+
+use actix_web::{HttpRequest, web};
+use agentflow_actors::{GetProgress, WaitSettled};
+use agentflow_core::ids::TaskId;
+use agentflow_core::kernel::{Answer, Request};
+use agentflow_core::rejection::Rejection;
+use agentflow_core::status::Status;
+use agentflow_core::why::Why;
+use agentflow_protocol::Problem;
+use agentflow_protocol::api::{Attempts, Nothing, PatchBody, Progress, TaskPage, TaskView, WhyView};
+use agentflow_protocol::submit::check_name;
+use agentflow_schema::{Cursor, TaskFilter, TaskRecord};
+use serde::Deserialize;
+
+use super::answer::{Answered, Failure, ok};
+use super::{read, views};
+use crate::state::Master;
+
+/// Tasks on a page unless the client says otherwise.
+const USUAL_PAGE: usize = 100;
+
+/// Query of `GET /tasks`.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// One or more, separated by commas.
+    status: Option<String>,
+    /// Tasks of this group.
+    group: Option<String>,
+    /// Tasks of this run; there are none yet.
+    run: Option<u64>,
+    /// Tasks held or settled by this worker.
+    worker: Option<String>,
+    /// Tasks that require these labels, `KEY=VALUE`, separated by commas.
+    label: Option<String>,
+    /// 1 to 1,000; 100 when absent.
+    limit: Option<usize>,
+    /// From the page before.
+    cursor: Option<String>,
+}
+
+/// Query of `GET /tasks/{id}`.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct GetQuery {
+    /// Holds the answer until the task has settled, at most this long (up to 600,000).
+    wait_ms: Option<u64>,
+}
+
+/// Reads `KEY=VALUE`.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+        .ok_or_else(|| format!("'{text}' is no label; write KEY=VALUE"))
+}
+
+impl ListQuery {
+    fn filter(&self) -> Result<TaskFilter, String> {
+        let parts = |text: &Option<String>| -> Vec<String> {
+            text.iter().flat_map(|text| text.split(',')).map(|part| part.trim().to_owned()).collect()
+        };
+        let statuses = parts(&self.status).iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
+        let labels = parts(&self.label).iter().map(|text| label(text)).collect::<Result<_, _>>()?;
+        let (group, worker) = (self.group.clone(), self.worker.clone());
+        Ok(TaskFilter { statuses, group, worker, labels, ids: Vec::new() })
+    }
+}
+
+/// Lists tasks by id, without payloads and results.
+#[utoipa::path(get, path = "/api/v2/tasks", tag = "tasks", params(ListQuery),
+    responses((status = 200, body = TaskPage, description = "A page may be short and not the last: only a missing `next_cursor` says so"), (status = 422, body = Problem)))]
+pub(crate) async fn list(master: web::Data<Master>, request: HttpRequest) -> Answered {
+    let query: ListQuery = read::query(&request)?;
+    let wrong = |why: String| Failure::new(422, "query", format!("the query: {why}"));
+    let filter = query.filter().map_err(wrong)?;
+    let cursor: Option<Cursor> = query.cursor.as_deref().map(str::parse).transpose().map_err(wrong)?;
+    let limit = read::page_limit(query.limit, USUAL_PAGE)?;
+    if query.run.is_some() {
+        return ok(&TaskPage { tasks: Vec::new(), next_cursor: None });
+    }
+    let (tasks, next) = master.read(move |readers| readers.tasks(&filter, cursor, limit)).await?;
+    ok(&TaskPage {
+        tasks: tasks.into_iter().map(views::summary).collect(),
+        next_cursor: next.map(|cursor| cursor.to_string()),
+    })
+}
+
+/// One task; with `wait_ms`, when it has settled or the time is over.
+#[utoipa::path(get, path = "/api/v2/tasks/{id}", tag = "tasks", params(("id" = String, Path), GetQuery),
+    responses((status = 200, body = TaskView), (status = 404, body = Problem)))]
+pub(crate) async fn get(master: web::Data<Master>, request: HttpRequest, id: web::Path<String>) -> Answered {
+    let query: GetQuery = read::query(&request)?;
+    let id = read::task_id(&id)?;
+    let deadline = Instant::now() + read::wait(query.wait_ms);
+    let listener = master.stopping.listen();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Asked before the row is read: what settles in between is not missed.
+        let settled = (!left.is_zero()).then(|| master.handles.events.send(WaitSettled(id)));
+        let record = record(&master, id).await?;
+        match settled {
+            Some(settled) if !record.state.status.is_settled() => {
+                let waited = actix_rt::time::timeout(left, settled);
+                match listener.unless(waited).await {
+                    None | Some(Ok(Err(_))) => return Err(Failure::stopping()),
+                    Some(Ok(Ok(())) | Err(_)) => {}
+                }
+            }
+            _ => return ok(&with_progress(&master, record).await?),
+        }
+    }
+}
+
+/// A running attempt's progress is in no row: its conversation knows it.
+async fn with_progress(master: &Master, record: TaskRecord) -> Result<TaskView, Failure> {
+    let (id, is_running) = (record.id, record.state.status == Status::Running);
+    let mut view = views::task(record);
+    if is_running {
+        let progress = master.handles.dispatcher.send(GetProgress(id)).await?;
+        view.progress = progress.map(|of| Progress { percent: of.percent, message: of.message });
+    }
+    Ok(view)
+}
+
+/// Stops a task: a waiting one at once, a running one with its process group.
+#[utoipa::path(post, path = "/api/v2/tasks/{id}/cancel", tag = "tasks", params(("id" = String, Path)),
+    responses((status = 200, body = TaskView), (status = 404, body = Problem), (status = 409, body = Problem, description = "It is settled")))]
+pub(crate) async fn cancel(
+    master: web::Data<Master>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    payload: web::Payload,
+) -> Answered {
+    act(&master, &request, &id, payload, |id| Request::Cancel { tasks: vec![id] }, "cancelling").await
+}
+
+/// Runs a settled task again.
+#[utoipa::path(post, path = "/api/v2/tasks/{id}/retry", tag = "tasks", params(("id" = String, Path)),
+    responses((status = 200, body = TaskView), (status = 404, body = Problem), (status = 409, body = Problem, description = "It is not settled")))]
+pub(crate) async fn retry(
+    master: web::Data<Master>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    payload: web::Payload,
+) -> Answered {
+    act(&master, &request, &id, payload, |id| Request::Retry { tasks: vec![id] }, "a retry").await
+}
+
+async fn act(
+    master: &Master,
+    request: &HttpRequest,
+    id: &str,
+    payload: web::Payload,
+    ask: impl FnOnce(TaskId) -> Request,
+    action: &'static str,
+) -> Answered {
+    read::no_query(request)?;
+    master.check_writable()?;
+    let id = read::task_id(id)?;
+    let Nothing {} = read::json_or_nothing(request, payload).await?;
+    change(master, id, ask(id), action).await
+}
+
+/// Changes the priority or the group of a task that waits.
+#[utoipa::path(patch, path = "/api/v2/tasks/{id}", tag = "tasks", params(("id" = String, Path)), request_body = PatchBody,
+    responses((status = 200, body = TaskView), (status = 404, body = Problem), (status = 409, body = Problem, description = "It is not waiting"), (status = 422, body = Problem)))]
+pub(crate) async fn patch(
+    master: web::Data<Master>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    payload: web::Payload,
+) -> Answered {
+    read::no_query(&request)?;
+    master.check_writable()?;
+    let id = read::task_id(&id)?;
+    let body: PatchBody = read::json(&request, payload).await?;
+    if body.priority.is_none() && body.group.is_none() {
+        return Err(Failure::field("", "nothing to change; allowed: priority, group"));
+    }
+    let priority = body.priority.map(|priority| priority.number()).transpose();
+    let priority = priority.map_err(|why| Failure::field("/priority", why))?;
+    if let Some(group) = &body.group {
+        check_name(group).map_err(|why| Failure::field("/group", why))?;
+    }
+    let group = body.group.map(Into::into);
+    change(&master, id, Request::Patch { tasks: vec![id], priority, group }, "a change").await
+}
+
+/// Asks for one task and answers with its new state.
+async fn change(master: &Master, id: TaskId, request: Request, action: &'static str) -> Answered {
+    match master.ask(request).await? {
+        Answer::Changed { mut refused, .. } => match refused.pop() {
+            None => ok(&view(master, id).await?),
+            // The kernel knows live tasks only.
+            Some((_, Rejection::UnknownTask(_))) => {
+                let status = record(master, id).await?.state.status;
+                Err(Failure::conflict(format!(
+                    "the task is {status}; {action} needs one that is not settled"
+                )))
+            }
+            Some((_, rejection)) => Err(rejection.into()),
+        },
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The reasons why a task is not running.
+#[utoipa::path(get, path = "/api/v2/tasks/{id}/why", tag = "tasks", params(("id" = String, Path)),
+    responses((status = 200, body = WhyView), (status = 404, body = Problem)))]
+pub(crate) async fn why(master: web::Data<Master>, request: HttpRequest, id: web::Path<String>) -> Answered {
+    read::no_query(&request)?;
+    let id = read::task_id(&id)?;
+    match master.try_ask(Request::Why { task: id }).await? {
+        Ok(Answer::Why(why)) => ok(&views::why(*why)),
+        Ok(other) => Err(unexpected(&other)),
+        // The kernel knows live tasks only; a settled one waits for nothing.
+        Err(Rejection::UnknownTask(_)) => {
+            let status = record(&master, id).await?.state.status;
+            ok(&views::why(Why { task: id, status, reasons: Vec::new() }))
+        }
+        Err(rejection) => Err(rejection.into()),
+    }
+}
+
+/// Every attempt of a task, oldest first.
+#[utoipa::path(get, path = "/api/v2/tasks/{id}/attempts", tag = "tasks", params(("id" = String, Path)),
+    responses((status = 200, body = Attempts), (status = 404, body = Problem)))]
+pub(crate) async fn attempts(
+    master: web::Data<Master>,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answered {
+    read::no_query(&request)?;
+    let id = read::task_id(&id)?;
+    let record = record(&master, id).await?;
+    let rows = master.read(move |readers| readers.attempts(id)).await?;
+    let mut attempts: Vec<_> = rows.into_iter().map(views::attempt).collect();
+    if let Some(latest) = views::latest_attempt(&record)
+        && attempts.last().is_none_or(|last| last.fence < latest.fence)
+    {
+        attempts.push(latest);
+    }
+    ok(&Attempts { attempts })
+}
+
+/// A task's row.
+pub(crate) async fn record(master: &Master, id: TaskId) -> Result<TaskRecord, Failure> {
+    let record = master.read(move |readers| readers.task(id)).await?;
+    record.ok_or_else(|| Rejection::UnknownTask(id).into())
+}
+
+/// A task as it stands.
+pub(crate) async fn view(master: &Master, id: TaskId) -> Result<TaskView, Failure> {
+    record(master, id).await.map(views::task)
+}
+
+/// An answer that does not belong to the question: a mistake in this program.
+pub(crate) fn unexpected(answer: &Answer) -> Failure {
+    log::error!("the kernel gave an answer to another question: {answer:?}");
+    Failure::new(500, "internal", "the master failed at this; its log says why")
+}
+
+/// Whether a status may still change by itself.
+pub(crate) fn live() -> Vec<Status> {
+    Status::ALL.into_iter().filter(|status| !status.is_settled()).collect()
+}
