@@ -168,3 +168,25 @@ fn of_message(message: &str) -> Kind {
     ];
     KNOWN.iter().find(|(text, _)| message.contains(text)).map_or(Kind::Other, |(_, kind)| *kind)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_tell_their_kind() {
+        let postgres = "could not extend file \"base/1/2\": No space left on device";
+        assert_eq!(of_message(postgres), Kind::Full);
+        assert_eq!(of_message("database or disk is full"), Kind::Full);
+        assert_eq!(of_message("attempt to write a readonly database"), Kind::ReadOnly);
+        assert_eq!(of_message("no such table: tasks"), Kind::Other);
+    }
+
+    #[test]
+    fn a_larger_operation_keeps_the_kind_and_the_cause() {
+        let error = Error::new(Kind::Full, "disk full").during("starting");
+        assert!(error.is_full() && !error.is_fenced());
+        assert_eq!(error.to_string(), "starting");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("disk full"));
+    }
+}

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    AttemptRow, Batch, Counters, KeyRow, LogRow, OutcomeChange, TaskBirth, TaskState, TaskWrite, WorkerRow,
+    AttemptRow, Batch, Counters, KeyRow, LogRow, Outcome, OutcomeChange, TaskBirth, TaskState, TaskWrite,
+    WorkerRow,
 };
 use agentflow_core::event::{Event, Subject};
 use agentflow_core::ids::{Attempt, DecisionNumber, SpecHash, TaskId};
@@ -93,7 +94,8 @@ impl Gathered {
         for task in batch.tasks {
             self.push_task(task);
         }
-        for row in batch.attempts {
+        for mut row in batch.attempts {
+            remove_nul(&mut row.outcome);
             self.bytes += 100 + row.outcome.result.as_ref().map_or(0, |text| text.len());
             self.attempts.insert((row.task, row.attempt), row);
         }
@@ -122,11 +124,12 @@ impl Gathered {
             entry.birth = Some(birth);
         }
         entry.state = Some(task.state);
-        if let OutcomeChange::Set(outcome) = &task.outcome {
+        if let OutcomeChange::Set(mut outcome) = task.outcome {
+            remove_nul(&mut outcome);
             self.bytes += outcome.result.as_ref().map_or(0, |text| text.len())
                 + outcome.outputs.as_ref().map_or(0, |text| text.len())
                 + outcome.error.as_ref().map_or(0, |text| text.len());
-            entry.outcome = task.outcome;
+            entry.outcome = OutcomeChange::Set(outcome);
         }
     }
 
@@ -206,5 +209,20 @@ impl Gathered {
     #[must_use]
     pub fn is_lazy(&self) -> bool {
         !self.hurried
+    }
+}
+
+/// PostgreSQL keeps no NUL in text, and what a process prints may hold one: it becomes U+FFFD, on
+/// SQLite too.
+fn remove_nul(outcome: &mut Outcome) {
+    let cleaned = |text: &str| text.contains('\0').then(|| text.replace('\0', "\u{FFFD}"));
+    if let Some(text) = outcome.result.as_deref().and_then(cleaned) {
+        outcome.result = Some(text.into());
+    }
+    if let Some(text) = outcome.outputs.as_deref().and_then(cleaned) {
+        outcome.outputs = Some(text.into());
+    }
+    if let Some(text) = outcome.error.as_deref().and_then(cleaned) {
+        outcome.error = Some(text.into());
     }
 }

@@ -12,11 +12,11 @@ use agentflow_core::limits::IDEMPOTENCY_DAYS;
 use agentflow_core::time::Wall;
 use diesel::prelude::*;
 
-use crate::columns::{status, unsigned, unsigned_small};
+use crate::columns::{big, status, unsigned, unsigned_small};
 use crate::connection::AnyConnection;
 use crate::error::Error;
 use crate::tables::{
-    attempts, event_segments, event_subjects, idempotency_keys, task_logs, task_specs, tasks,
+    attempts, event_segments, event_subjects, idempotency_keys, leadership, task_logs, task_specs, tasks,
 };
 
 /// Rows looked at for each that may be removed, so that a stretch of live tasks costs no long turn.
@@ -121,6 +121,7 @@ pub(crate) fn turn(
     prune_tasks(connection, progress, before, limit.max(1), &mut pruned)?;
     let segments_left = prune_segments(connection, before, &mut pruned)?;
     prune_keys(connection, progress, now, &mut pruned)?;
+    subtract(connection, pruned.settled)?;
     pruned.more = progress.tasks.is_some() || progress.keys.is_some() || segments_left;
     if !pruned.more {
         progress.next_round();
@@ -191,6 +192,32 @@ fn prune_tasks(
         diesel::update(spec.clone()).set(task_specs::uses.eq(task_specs::uses - uses)).execute(connection)?;
         pruned.specs += diesel::delete(spec.filter(task_specs::uses.eq(0))).execute(connection)?;
     }
+    Ok(())
+}
+
+/// Keeps the counters right should this master end before the kernel's next batch writes its own.
+fn subtract(connection: &mut AnyConnection, removed: SettledCounts) -> Result<(), Error> {
+    if removed == SettledCounts::default() {
+        return Ok(());
+    }
+    let columns = (
+        leadership::settled_completed,
+        leadership::settled_failed,
+        leadership::settled_cancelled,
+        leadership::settled_skipped,
+    );
+    let row = leadership::table.find(1);
+    let (completed, failed, cancelled, skipped): (i64, i64, i64, i64) =
+        row.select(columns).first(connection)?;
+    let less = |count: i64, removed: u64| count.saturating_sub(big(removed)).max(0);
+    diesel::update(row)
+        .set((
+            leadership::settled_completed.eq(less(completed, removed.completed)),
+            leadership::settled_failed.eq(less(failed, removed.failed)),
+            leadership::settled_cancelled.eq(less(cancelled, removed.cancelled)),
+            leadership::settled_skipped.eq(less(skipped, removed.skipped)),
+        ))
+        .execute(connection)?;
     Ok(())
 }
 

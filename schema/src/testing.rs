@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use diesel::connection::SimpleConnection;
+use diesel::connection::{InstrumentationEvent, SimpleConnection};
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 use diesel::{PgConnection, SqliteConnection};
@@ -205,6 +206,19 @@ impl Writer {
             sqlite.batch_execute(&format!("PRAGMA max_page_count = {pages}"))?;
         }
         Ok(())
+    }
+
+    /// Counts, from now on, the statements that are prepared to be kept.
+    #[must_use]
+    pub fn count_prepared(&mut self) -> Arc<AtomicU32> {
+        let count = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&count);
+        self.connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if let InstrumentationEvent::CacheQuery { .. } = event {
+                seen.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        count
     }
 }
 

@@ -158,8 +158,8 @@ impl Writer {
     /// (with their attempts, logs and specifications that no task names any more), segments of
     /// events from before `before`, and old idempotency keys. Call again while [`Pruned::more`].
     ///
-    /// The counters are not touched here, because each batch writes them whole: the kernel takes
-    /// [`Pruned::settled`] away from its own, and its next batch writes the result.
+    /// The kernel must take [`Pruned::settled`] away from its counters: each batch writes them whole,
+    /// and so undoes the subtraction that is made here for the case that no batch follows.
     ///
     /// # Errors
     /// [`Error::is_fenced`] and those of the database.

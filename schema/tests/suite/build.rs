@@ -10,7 +10,7 @@ use agentflow_core::spec::{Payload, Spec};
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
 use agentflow_schema::testing::TestDatabase;
-use agentflow_schema::{Committed, Error, Gathered, Options, Writer};
+use agentflow_schema::{Committed, Durability, Error, Gathered, Options, Writer};
 
 /// A writer in office.
 pub(crate) struct Store {
@@ -19,7 +19,16 @@ pub(crate) struct Store {
 }
 
 pub(crate) fn open(database: &TestDatabase) -> Store {
-    let mut writer = Writer::open(database.target(), &Options::default()).expect("an empty database");
+    open_with(database, Durability::Full)
+}
+
+/// For tests of many commits, which need not wait for the disk.
+pub(crate) fn open_relaxed(database: &TestDatabase) -> Store {
+    open_with(database, Durability::Normal)
+}
+
+fn open_with(database: &TestDatabase, durability: Durability) -> Store {
+    let mut writer = Writer::open(database.target(), &Options { durability }).expect("an empty database");
     let epoch = writer.take_office(Wall(1)).expect("nobody else").epoch;
     Store { writer, epoch }
 }

@@ -1,7 +1,9 @@
 //! What is committed is read back, once, in order, and only by who is in office.
 
+use std::sync::atomic::Ordering;
+
 use agentflow_core::batch::{
-    AttemptEnd, Batch, Counters, KeyHash, KeyRow, LogRow, Outcome, SettledCounts, TaskState,
+    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, LogRow, Outcome, SettledCounts, TaskState,
 };
 use agentflow_core::event::{Event, Happening, Subject};
 use agentflow_core::ids::{Attempt, DecisionNumber, Epoch, Seq, TaskId};
@@ -12,8 +14,8 @@ use agentflow_schema::testing::TestDatabase;
 use agentflow_schema::{Durability, Options, Readers, Writer};
 
 use crate::build::{
-    attempt, batch, birth, changed, completed, created, creation, event, exit, gather, new_task, noop, open,
-    spec, state, with_outcome, worker,
+    Store, attempt, batch, birth, changed, completed, created, creation, event, exit, gather, new_task, noop,
+    open, open_relaxed, spec, state, with_outcome, worker,
 };
 use crate::on_both;
 
@@ -33,6 +35,8 @@ on_both!(
     what_does_not_exist_cannot_be_changed,
     a_failed_commit_changes_nothing,
     relaxed_durability_is_accepted,
+    statements_are_prepared_once,
+    nul_in_output_is_replaced,
 );
 
 fn a_life_is_written_and_read_back(database: &TestDatabase) {
@@ -204,7 +208,7 @@ fn events_of_a_worker_are_found(database: &TestDatabase) {
 }
 
 fn a_long_history_loses_its_oldest_half(database: &TestDatabase) {
-    let mut store = open(database);
+    let mut store = open_relaxed(database);
     store.commit([creation(1, 1..=1)]);
     let mut decision = 1;
     for _ in 0..1_500 {
@@ -368,4 +372,67 @@ fn relaxed_durability_is_accepted(database: &TestDatabase) {
     let record = readers.task(TaskId(1)).expect("a read").expect("the task");
     assert_eq!(record.outcome, exit(0));
     assert!(birth(&noop(), 5).is_some_and(|birth| birth.created_at == record.created_at));
+}
+
+fn statements_are_prepared_once(database: &TestDatabase) {
+    let mut store = open(database);
+    let prepared = store.writer.count_prepared();
+    let of_every_kind = |store: &mut Store, decision: u64, id: u64| {
+        let other = spec(Payload::Shell { command: format!("true {id}") });
+        store.commit([creation(decision, id..=id)]);
+        store.commit([Batch {
+            tasks: vec![
+                changed(id, state(Status::Running)),
+                new_task(id + 1, &noop(), state(Status::Pending)),
+                new_task(id + 2, &other, state(Status::Pending)),
+            ],
+            specs: vec![other],
+            attempts: vec![attempt(id, 1, AttemptEnd::Lost)],
+            logs: vec![LogRow { task: TaskId(id), attempt: Attempt(1), bytes: 1, cut: 2 }],
+            workers: vec![worker("w1")],
+            keys: vec![KeyRow {
+                key: KeyHash([u8::try_from(id).expect("small"); 16]),
+                body: KeyHash([0; 16]),
+                first: TaskId(id),
+                count: 1,
+                at: Wall(1),
+            }],
+            events: vec![
+                created(id + 2),
+                Event {
+                    at: Wall(1),
+                    subject: Subject::Worker("w1".into()),
+                    happening: Happening::WorkerOnline {},
+                },
+            ],
+            ..batch(decision + 1)
+        }]);
+        store.commit([Batch {
+            tasks: vec![with_outcome(changed(id, state(Status::Completed)), exit(0))],
+            events: vec![completed(id + 1)],
+            ..batch(decision + 2)
+        }]);
+    };
+    of_every_kind(&mut store, 1, 1);
+    // The leadership and twelve kinds of rows.
+    assert_eq!(prepared.load(Ordering::Relaxed), 13);
+    of_every_kind(&mut store, 4, 4);
+    assert_eq!(prepared.load(Ordering::Relaxed), 13);
+}
+
+fn nul_in_output_is_replaced(database: &TestDatabase) {
+    let mut store = open(database);
+    store.commit([creation(1, 1..=1)]);
+    let outcome = Outcome { result: Some("a\0b".into()), error: Some("\0".into()), ..Outcome::default() };
+    let row = AttemptRow { outcome: outcome.clone(), ..attempt(1, 1, AttemptEnd::Failed) };
+    store.commit([Batch {
+        tasks: vec![with_outcome(changed(1, state(Status::Failed)), outcome)],
+        attempts: vec![row],
+        ..batch(2)
+    }]);
+    let readers = Readers::open(database.target()).expect("the writer made it");
+    let expected =
+        Outcome { result: Some("a\u{FFFD}b".into()), error: Some("\u{FFFD}".into()), ..Outcome::default() };
+    assert_eq!(readers.task(TaskId(1)).expect("a read").expect("the task").outcome, expected);
+    assert_eq!(readers.attempts(TaskId(1)).expect("a read")[0].outcome, expected);
 }

@@ -1,7 +1,7 @@
 //! What is old goes, in turns, and nothing else does.
 
 use agentflow_core::batch::{
-    AttemptEnd, Batch, KeyHash, KeyRow, LogRow, SettledCounts, TaskState, TaskWrite,
+    AttemptEnd, Batch, Counters, KeyHash, KeyRow, LogRow, SettledCounts, TaskState, TaskWrite,
 };
 use agentflow_core::event::{Happening, Subject};
 use agentflow_core::ids::{Attempt, Seq, TaskId};
@@ -62,6 +62,10 @@ fn old_settled_tasks_go_with_what_is_theirs(database: &TestDatabase) {
             settled(7, Status::Completed, 100),
         ],
         attempts: vec![attempt(2, 1, AttemptEnd::Failed), attempt(6, 1, AttemptEnd::Lost)],
+        counters: Counters {
+            settled: SettledCounts { completed: 5, failed: 5, cancelled: 1, skipped: 0 },
+            ..Counters::default()
+        },
         logs: [2, 5, 7].map(|id| LogRow { task: TaskId(id), attempt: Attempt(1), bytes: 1, cut: 0 }).to_vec(),
         ..batch(2)
     }]);
@@ -82,9 +86,9 @@ fn old_settled_tasks_go_with_what_is_theirs(database: &TestDatabase) {
     assert_eq!(readers.attempts(TaskId(2)).expect("a read"), []);
     assert_eq!(readers.attempts(TaskId(6)).expect("a read").len(), 1);
     assert_eq!(readers.log_index(TaskId(5)).expect("a read").len(), 1);
-    // The counters are the kernel's to write.
+    // They are right even if no batch follows, and never below zero.
     let office = store.writer.take_office(Wall(2)).expect("an office");
-    assert_eq!(office.counters.settled, SettledCounts::default());
+    assert_eq!(office.counters.settled, SettledCounts { completed: 3, failed: 4, cancelled: 0, skipped: 0 });
 }
 
 fn specifications_go_with_their_last_task(database: &TestDatabase) {
