@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Runs tasks for teams: a task goes in, a worker runs it, the result is durable.
 #[derive(Debug, Parser)]
-#[command(name = "agentflow", version, max_term_width = 100, after_help = AFTER)]
+#[command(name = "agentflow", bin_name = "agentflow", version, max_term_width = 100, after_help = AFTER)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 
 const AFTER: &str = "\
 Start here:
-  agentflow run '[\"echo one\", \"echo two\"]'    run commands, starting a master for it if there is none
+  agentflow run '[\"echo one\", \"echo two\"]'    run commands, with or without a master
   agentflow up                                 master and worker in this terminal
   agentflow submit --wait -- make test         one task
 
@@ -30,7 +30,8 @@ Environment:
   AGENTFLOW_TOKEN                              the token, where the master wants one
   NO_COLOR                                     no colours
 
-Exit codes: 0 done, 1 the work failed, 2 usage, 3 no master, 4 refused, 5 conflict, 124 timeout, 130 interrupted.";
+Exit codes:
+  0 done, 1 the work failed, 2 usage, 3 no master, 4 refused, 5 conflict, 124 timeout, 130 interrupted";
 
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
@@ -164,6 +165,9 @@ pub(crate) struct TaskFlags {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "agentflow submit [OPTIONS] -- PROGRAM [ARG]…\n       agentflow submit [OPTIONS] --shell LINE\n       agentflow submit [OPTIONS] --file FILE"
+)]
 #[command(group = clap::ArgGroup::new("work").required(true).args(["argv", "shell", "file", "script", "handler", "kind"]))]
 pub(crate) struct Submit {
     /// A program and its arguments, after `--`
@@ -307,7 +311,10 @@ pub(crate) struct Logs {
     /// Go on until the task is settled
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Leave out so many bytes
+    /// This attempt, from 1 [default: the latest, and with --follow those after it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempt: Option<u32>,
+    /// Leave out so many bytes of the attempt
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub(crate) offset: u64,
 }

@@ -55,7 +55,8 @@ pub(crate) struct Client {
     met: AtomicBool,
     /// Whether the user has been told that the master is away.
     told: AtomicBool,
-    quiet: bool,
+    /// Whether it says nothing of its troubles.
+    quiet: AtomicBool,
 }
 
 /// What may be done when a request fails on its way.
@@ -98,14 +99,13 @@ impl Client {
             patience,
             met: AtomicBool::new(false),
             told: AtomicBool::new(false),
-            quiet: false,
+            quiet: AtomicBool::new(false),
         }
     }
 
-    /// The same client, but it never says that it is waiting.
-    pub(crate) fn quiet(mut self) -> Self {
-        self.quiet = true;
-        self
+    /// From now on it does not say that it is waiting.
+    pub(crate) fn hush(&self) {
+        self.quiet.store(true, Ordering::Relaxed);
     }
 
     /// The master that is spoken to now.
@@ -284,14 +284,14 @@ impl Client {
     }
 
     fn away(&self, why: &str, patience: Duration) {
-        if !self.quiet && !self.told.swap(true, Ordering::Relaxed) {
-            let seconds = patience.as_secs();
+        if !self.quiet.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::Relaxed) {
+            let seconds = patience.as_secs_f64().ceil();
             eprintln!("{}: {why}; trying again for up to {seconds} s", self.address());
         }
     }
 
     fn back(&self) {
-        if self.told.swap(false, Ordering::Relaxed) && !self.quiet {
+        if self.told.swap(false, Ordering::Relaxed) && !self.quiet.load(Ordering::Relaxed) {
             eprintln!("{}: it answers again", self.address());
         }
     }
@@ -317,6 +317,10 @@ impl<'a> Tries<'a> {
         let Some(reached) = transport(error) else {
             return Err(Error::Answer { at, cause: error.to_string() });
         };
+        if reached == Reached::Perhaps {
+            // Somebody was there and went away.
+            self.client.met.store(true, Ordering::Relaxed);
+        }
         if reached == Reached::Perhaps && again == Again::Never {
             return Err(Error::Broken { at, cause: error.to_string() });
         }
@@ -482,7 +486,7 @@ mod tests {
     #[test]
     fn a_dead_address_is_named_at_once() {
         // Port 1 is reserved and unused.
-        let client = Client::new(vec!["http://127.0.0.1:1".into()], None, None).quiet();
+        let client = Client::new(vec!["http://127.0.0.1:1".into()], None, None);
         let error = client.get::<serde_json::Value>("/health").expect_err("nobody listens");
         assert_eq!(error.exit_code(), 3);
         assert!(error.to_string().starts_with("no master at http://127.0.0.1:1: start one"), "{error}");

@@ -18,6 +18,8 @@ pub(crate) mod exit {
     pub(crate) const REFUSED: u8 = 4;
     /// The state of things forbids it.
     pub(crate) const CONFLICT: u8 = 5;
+    /// The embedded master's store failed; starting again recovers.
+    pub(crate) const STORE_FAILED: u8 = 70;
     /// The time that was given is over.
     pub(crate) const TIMEOUT: u8 = 124;
     /// Ctrl-C.

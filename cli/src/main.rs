@@ -24,7 +24,9 @@ use output::Output;
 
 fn main() -> ExitCode {
     // A worker in this process starts this program again as its warden.
-    embedded::warden_if_asked();
+    if let Some(code) = embedded::warden_if_asked() {
+        return code;
+    }
     let arguments = Arguments::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let output = Output::detect(arguments.global.json);

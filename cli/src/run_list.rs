@@ -277,6 +277,17 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_examples_are_lists() {
+        for (name, text) in [
+            ("hello.json", include_str!("../../examples/hello.json")),
+            ("hello.txt", include_str!("../../examples/hello.txt")),
+        ] {
+            let tasks = parse(text, name).expect("a list");
+            check(&tasks, name).expect("sound tasks");
+        }
+    }
+
+    #[test]
     fn portions_keep_to_the_limits() {
         let tasks = vec![shell("a".into()); limits::TASKS_PER_SUBMISSION * 2 + 1];
         let sizes: Vec<_> = portions(&tasks).iter().map(|portion| portion.len()).collect();

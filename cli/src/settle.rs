@@ -47,6 +47,7 @@ pub(crate) trait Listener {
 struct Page {
     events: Vec<Line>,
     head: u64,
+    log_id: String,
 }
 
 /// As much of an event as matters here; a newer master may know more kinds.
@@ -88,19 +89,22 @@ pub(crate) fn settle(
             cursor
         }
     };
+    // Known after the first answer; a master whose database was put back has another one.
+    let mut log_id = String::new();
     let begun = Instant::now();
     let mut told = false;
     let all = open.len();
     while !open.is_empty() {
         let wait = if told { POLL } else { FIRST_POLL };
         let asked = Instant::now();
-        match poll(client, cursor, wait) {
+        match poll(client, cursor, &log_id, wait) {
             Ok(page) if page.head < cursor => {
-                // Another log: the database was put back. Look at every task, go on from there.
+                // The database was put back. Look at every task, go on from there.
                 probe(client, &mut open, usize::MAX, listener)?;
                 cursor = page.head;
             }
             Ok(page) => {
+                log_id = page.log_id;
                 let silent = page.events.is_empty();
                 cursor = page.events.last().map_or(cursor, |line| line.seq);
                 for line in page.events {
@@ -116,6 +120,7 @@ pub(crate) fn settle(
             }
             Err(error) if error.is_status(410) => {
                 cursor = head(client)?;
+                log_id.clear();
                 probe(client, &mut open, usize::MAX, listener)?;
             }
             Err(error) => return Err(error),
@@ -148,11 +153,12 @@ fn settle_one(client: &Client, id: Option<u64>, listener: &mut dyn Listener) -> 
     }
 }
 
-fn poll(client: &Client, cursor: u64, wait: Duration) -> Result<Page, Error> {
+fn poll(client: &Client, cursor: u64, log_id: &str, wait: Duration) -> Result<Page, Error> {
     let path = with_query(
         "/api/v2/events",
         &[
             ("after", cursor.to_string()),
+            ("log_id", log_id.to_owned()),
             ("limit", PAGE.to_string()),
             ("wait_ms", wait.as_millis().to_string()),
         ],

@@ -35,6 +35,7 @@ struct Event {
 struct Page {
     events: Vec<Event>,
     head: u64,
+    log_id: String,
 }
 
 pub(super) fn events(events: Events, client: Client, output: Output) -> Result<u8, Error> {
@@ -59,7 +60,7 @@ fn past(events: &Events, client: &Client, output: Output) -> Result<u8, Error> {
     let mut newest = after;
     while shown.len() < events.limit {
         let limit = (events.limit - shown.len()).min(PAGE);
-        let page = page(client, events, after, limit, Duration::ZERO)?;
+        let page = page(client, events, after, "", limit, Duration::ZERO)?;
         newest = page.head;
         let Some(last) = page.events.last() else { break };
         after = last.seq;
@@ -95,13 +96,15 @@ fn follow(events: &Events, client: &Client, output: Output) -> Result<u8, Error>
         Some(after) => after,
         None => head(client)?,
     };
+    let mut log_id = String::new();
     loop {
         let asked = Instant::now();
-        let page = match page(client, events, after, PAGE, POLL) {
+        let page = match page(client, events, after, &log_id, PAGE, POLL) {
             Ok(page) => page,
             Err(error) if error.is_status(410) => {
                 eprintln!("the master's log is another one now; going on with what is to come");
                 after = head(client)?;
+                log_id.clear();
                 continue;
             }
             Err(error) => return Err(error),
@@ -111,6 +114,7 @@ fn follow(events: &Events, client: &Client, output: Output) -> Result<u8, Error>
             after = page.head;
             continue;
         }
+        log_id = page.log_id;
         for event in &page.events {
             if output.json {
                 output.json_line(event)?;
@@ -133,12 +137,20 @@ fn follow(events: &Events, client: &Client, output: Output) -> Result<u8, Error>
     }
 }
 
-fn page(client: &Client, events: &Events, after: u64, limit: usize, wait: Duration) -> Result<Page, Error> {
+fn page(
+    client: &Client,
+    events: &Events,
+    after: u64,
+    log_id: &str,
+    limit: usize,
+    wait: Duration,
+) -> Result<Page, Error> {
     let wait_ms = if wait.is_zero() { String::new() } else { wait.as_millis().to_string() };
     let path = with_query(
         "/api/v2/events",
         &[
             ("after", after.to_string()),
+            ("log_id", log_id.to_owned()),
             ("limit", limit.to_string()),
             ("subject", events.subject.clone().unwrap_or_default()),
             ("wait_ms", wait_ms),

@@ -76,7 +76,7 @@ fn begun(state: &StateDir, run: &Run, global: &Global) -> Result<(RunRecord, Pla
         None => match state.live_master()? {
             Some(live) if live.owner == Owner::Up => Place::Master(live.url),
             Some(_) => Place::Here,
-            None if Client::new(vec![DEFAULT_MASTER.to_owned()], None, None).quiet().answers() => {
+            None if Client::new(vec![DEFAULT_MASTER.to_owned()], None, None).answers() => {
                 Place::Master(DEFAULT_MASTER.to_owned())
             }
             None => Place::Here,
@@ -133,7 +133,7 @@ fn see_to_it(
     }
     let bar = Bar::new(record.tasks.len(), output);
     let shown = bar.clone();
-    let state = state.clone();
+    let (state, speaker) = (state.clone(), Arc::clone(&client));
     state.save_run(&record)?;
     let ended = guarded(run.timeout, move || work(&state, record, &client, flags, output, &bar))?;
     let resume = format!("`agentflow run --resume {id}`");
@@ -148,6 +148,8 @@ fn see_to_it(
         Ended::Interrupted => ("interrupted", exit::INTERRUPTED),
         Ended::TimedOut => ("not done in time", exit::TIMEOUT),
     };
+    // The master goes away now, and that is no news.
+    speaker.hush();
     shown.clear();
     if here {
         eprintln!("{said}; what was not done waits: go on with {resume}");

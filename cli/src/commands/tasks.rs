@@ -20,10 +20,10 @@ pub(super) fn list(list: &List, client: &Client, output: Output) -> Result<u8, E
     while tasks.len() < wanted {
         let limit = (wanted - tasks.len()).min(PAGE);
         let page: TaskPage = client.get(&page_path(&list.filter, limit, cursor.as_deref()))?;
-        let last = page.tasks.is_empty();
+        // A page may be short, even empty, and not the last.
         tasks.extend(page.tasks);
         cursor = page.next_cursor;
-        if cursor.is_none() || last {
+        if cursor.is_none() {
             break;
         }
     }
