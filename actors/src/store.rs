@@ -51,7 +51,8 @@ pub struct StoreHealth {
 }
 
 impl StoreHealth {
-    /// Whether the disk is full: new commands are refused, reads go on.
+    /// Whether the disk is full (or another program holds the database): new commands are refused,
+    /// reads go on.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
@@ -133,8 +134,12 @@ pub(crate) struct Store {
     pub(crate) events: Vec<Event>,
     /// Rows that were decided; fewer are written where one row replaces another.
     pub(crate) decided_rows: usize,
-    /// Whether a flush is on its way.
+    /// Whether a flush is in the mailbox.
     pub(crate) flushing: bool,
+    /// Whether a flush will come for those who are in no hurry.
+    pub(crate) lingering: bool,
+    /// Whether a full disk will be tried again.
+    pub(crate) retrying: bool,
 }
 
 impl Actor for Store {
@@ -144,19 +149,20 @@ impl Actor for Store {
 impl Store {
     /// Sees to it that what is gathered gets written.
     fn arm(&mut self, context: &mut Context<Self>) {
-        if self.flushing || self.gathered.is_empty() {
+        // A full disk is tried again by its own timer.
+        if self.gathered.is_empty() || self.flushing || self.health.is_full() {
             return;
         }
-        if self.gathered.is_lazy() {
-            self.flushing = true;
-            context.run_later(Duration::from_millis(LAZY_MS), |store, context| {
-                store.flushing = false;
-                store.flush(context);
-            });
-        } else {
+        if !self.gathered.is_lazy() {
             self.flushing = true;
             // Handled after everything that is in the mailbox by now.
             context.notify(Flush);
+        } else if !self.lingering {
+            self.lingering = true;
+            context.run_later(Duration::from_millis(LAZY_MS), |store, context| {
+                store.lingering = false;
+                store.flush(context);
+            });
         }
     }
 
@@ -188,15 +194,20 @@ impl Store {
                     segment,
                 });
             }
-            Err(error) if error.is_full() => {
+            // Nothing was written, and the same can be tried again.
+            Err(error) if error.is_full() || error.is_busy() => {
                 if !self.health.full.swap(true, Ordering::Relaxed) {
-                    log::error!("the disk is full; new commands are refused until there is room: {error}");
+                    log::error!(
+                        "the database takes no writes; new commands are refused until it does: {error}"
+                    );
                 }
-                self.flushing = true;
-                context.run_later(Duration::from_millis(FULL_RETRY_MS), |store, context| {
-                    store.flushing = false;
-                    store.flush(context);
-                });
+                if !self.retrying {
+                    self.retrying = true;
+                    context.run_later(Duration::from_millis(FULL_RETRY_MS), |store, context| {
+                        store.retrying = false;
+                        store.flush(context);
+                    });
+                }
             }
             Err(error) => self.fatal.declare(format!("the store failed: {error}")),
         }

@@ -227,6 +227,8 @@ impl Parts {
             events: Vec::new(),
             decided_rows: 0,
             flushing: false,
+            lingering: false,
+            retrying: false,
         };
         let store = run_on(&store_arbiter.handle(), "Store", &fatal, move || store)?;
         to_scheduler.send(store.clone()).map_err(|_| StartError::Runtime)?;

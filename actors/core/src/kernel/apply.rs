@@ -102,6 +102,11 @@ impl Kernel {
                 self.workers[*worker].running += u32::from(*started || after.status() == Status::Running);
                 let worker = Arc::clone(&self.workers[*worker].name);
                 step.task_event(id, Happening::TaskAdopted { attempt: after.attempt, worker });
+                // It may have begun while nobody heard of it; its own report of that comes too late.
+                let had_begun = before.orphan().is_some_and(|orphan| orphan.hold.started_at.is_some());
+                if after.status() == Status::Running && !had_begun {
+                    step.task_event(id, Happening::TaskStarted { attempt: after.attempt });
+                }
                 self.write(step, id, None, outcome);
             }
             TaskEvent::Cancelling => {

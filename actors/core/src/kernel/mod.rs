@@ -111,11 +111,20 @@ struct Step {
     urgent: bool,
     /// Workers that may take more.
     hungry: BTreeSet<WorkerIndex>,
+    /// Classes whose workers are on that list already.
+    woken: BTreeSet<classes::ClassIndex>,
 }
 
 impl Step {
     fn new(now: Now) -> Self {
-        Self { now, batch: Batch::default(), effects: Vec::new(), urgent: false, hungry: BTreeSet::new() }
+        Self {
+            now,
+            batch: Batch::default(),
+            effects: Vec::new(),
+            urgent: false,
+            hungry: BTreeSet::new(),
+            woken: BTreeSet::new(),
+        }
     }
 
     fn task_event(&mut self, task: TaskId, happening: Happening) {

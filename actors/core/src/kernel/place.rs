@@ -113,6 +113,9 @@ impl Kernel {
 
     /// Puts the workers that serve a class on the list of those to look at.
     pub(super) fn wake_workers(&self, step: &mut Step, class: ClassIndex) {
+        if !step.woken.insert(class) {
+            return;
+        }
         for (index, worker) in self.workers.iter() {
             if worker.has_credit() && worker.served.iter().any(|classes| classes.contains(&class)) {
                 step.hungry.insert(index);

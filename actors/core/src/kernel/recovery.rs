@@ -15,6 +15,7 @@ use super::workers::Worker;
 use super::{Kernel, Settings, Step};
 use crate::batch::{Counters, SpecRow, TaskRow, WorkerRow};
 use crate::ids::{Epoch, SpecHash, TaskId};
+use crate::spec::Payload;
 use crate::status::Status;
 use crate::task::{Hold, Phase, Task};
 use crate::time::Now;
@@ -133,7 +134,11 @@ impl Kernel {
         let now = step.now;
         let phase = match place {
             Place::Blocked => Phase::Blocked,
-            Place::Waiting if state.ready_at > now.wall => Phase::Delayed(None),
+            // A milestone whose time came while no master was there completes when it is woken:
+            // no worker may be given it.
+            Place::Waiting if state.ready_at > now.wall || prepared.spec.payload == Payload::Milestone => {
+                Phase::Delayed(None)
+            }
             Place::Waiting => Phase::Ready(None),
             Place::Held => {
                 let name = state.worker.unwrap_or_else(|| "unknown".into());

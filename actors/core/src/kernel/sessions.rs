@@ -23,6 +23,11 @@ impl Kernel {
             return;
         }
         let index = self.workers.find(&hello.worker).unwrap_or_else(|| self.register(step, hello));
+        // A hello that was overtaken by that of a younger socket speaks of the past.
+        if self.workers[index].session.is_some_and(|open| open > session) {
+            step.effects.push(Effect::Close { session });
+            return;
+        }
         let older = self.workers.close_session(index);
         if let Some(session) = older {
             step.effects.push(Effect::Close { session });
