@@ -13,14 +13,15 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use agentflow_core::ids::BootId;
+
 use crate::error::{Error, Kind, at};
 
 /// A data directory that is ours until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     pub(crate) path: PathBuf,
-    /// The beginning of every attempt's key.
-    pub(crate) key_prefix: String,
+    key: String,
     _lock: File,
 }
 
@@ -39,8 +40,19 @@ impl DataDir {
             Err(TryLockError::Error(cause)) => return Err(at(&lock_path)(cause)),
         }
         let key_path = path.join("key");
-        let key_prefix = key(&key_path).map_err(at(&key_path))?;
-        Ok(Self { path, key_prefix, _lock: lock })
+        let key = key(&key_path).map_err(at(&key_path))?;
+        Ok(Self { path, key, _lock: lock })
+    }
+
+    /// How the attempt keys of every worker on this directory begin.
+    pub(crate) fn key(&self) -> String {
+        format!("{}.", self.key)
+    }
+
+    /// How the attempt keys of one life begin: a warden that is late must not kill what the
+    /// successor has begun.
+    pub(crate) fn key_of(&self, boot: BootId) -> String {
+        format!("{}.{:x}.", self.key, boot.0)
     }
 
     /// Deletes what attempts of a predecessor have left.
@@ -86,13 +98,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("worker");
         let first = DataDir::open(&path).expect("the first");
-        assert_eq!(first.key_prefix.len(), 32);
+        assert!(first.key_of(BootId(26)).strip_prefix(&first.key()).is_some_and(|rest| rest == "1a."));
         assert!(DataDir::open(&path).expect_err("taken").is_locked());
         std::fs::write(path.join("attempts/1.1.1.output"), "x").expect("a file");
         first.clean().expect("clean");
         assert!(!path.join("attempts/1.1.1.output").exists());
-        let key = first.key_prefix.clone();
+        let key = first.key();
         drop(first);
-        assert_eq!(DataDir::open(&path).expect("the next").key_prefix, key);
+        assert_eq!(DataDir::open(&path).expect("the next").key(), key);
     }
 }

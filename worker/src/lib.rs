@@ -115,7 +115,7 @@ pub fn start(config: Config) -> Result<Running, Error> {
         notice::read_token(path).map_err(Kind::Config)?;
     }
     let data_dir = DataDir::open(&config.data_dir)?;
-    let killed = leftovers::kill_all(&data_dir.key_prefix).map_err(Kind::Leftovers)?;
+    let killed = leftovers::kill_all(&data_dir.key()).map_err(Kind::Leftovers)?;
     if killed > 0 {
         log::warn!("{killed} processes of an earlier worker were still alive; they are dead now");
     }
@@ -126,20 +126,22 @@ pub fn start(config: Config) -> Result<Running, Error> {
         masters: config.masters.clone(),
         worker: config.id.clone(),
         boot,
-        key_prefix: data_dir.key_prefix.clone(),
+        key_prefix: data_dir.key_of(boot),
         token_file: config.token_file.as_deref().and_then(|path| std::path::absolute(path).ok()),
     };
     let (groups, warden) = warden::start(config.program.as_deref(), &description).map_err(Kind::Warden)?;
     let groups = Arc::new(groups);
     let (ready, address) = mpsc::channel();
     let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || {
-        actix_rt::System::new().block_on(async move {
+        let (result, warden) = actix_rt::System::new().block_on(async move {
             let (done, end) = oneshot::channel();
             let parts = Parts { config, boot, data_dir, spool, inherited, groups, warden, done };
             // The caller waits for nothing else.
             let _caller = ready.send(Daemon::launch(parts));
-            end.await.unwrap_or_else(|_| Err(Kind::Panicked.into()))
-        })
+            end.await.unwrap_or_else(|_| (Err(Kind::Panicked.into()), None))
+        });
+        warden.into_iter().for_each(warden::see_out);
+        result
     });
     let thread = thread.map_err(Kind::Thread)?;
     match address.recv() {

@@ -33,6 +33,9 @@ use crate::outbox::{Closing, Frame, Outbox};
 /// For connecting and for the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the master may take to close.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Masters that may point on to another before one must answer itself.
 const REDIRECTS: u32 = 3;
 
@@ -181,7 +184,14 @@ where
     let send = pin!(send(sink, outbox));
     let receive = pin!(receive(stream, outbox, daemon));
     match select(send, receive).await {
-        Either::Left((left, _)) => left,
+        Either::Left((left, receive)) => {
+            if left.1 {
+                // A socket that is closed with something unread in it would take back what was
+                // sent last: the master closes first.
+                let _closed = actix_rt::time::timeout(FAREWELL, receive).await;
+            }
+            left
+        }
         // What we wanted to say last may cross with the master's own good-bye.
         Either::Right((reason, _)) => (reason, outbox.closing() == Some(Closing::Finished)),
     }

@@ -105,6 +105,11 @@ impl Outbox {
         self.state.borrow_mut().logs.retain(|(queued, _)| *queued != key);
     }
 
+    /// All output is queued anew.
+    pub(crate) fn forget_logs(&self) {
+        self.state.borrow_mut().logs.clear();
+    }
+
     pub(crate) fn close(&self, closing: Closing) {
         let mut state = self.state.borrow_mut();
         if state.closing != Some(Closing::Finished) {

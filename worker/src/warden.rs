@@ -104,6 +104,18 @@ pub(crate) fn start(program: Option<&Path>, description: &Description) -> io::Re
     Ok((Groups { pipe: writer, broken: AtomicBool::new(false) }, child))
 }
 
+/// Waits for a warden whose worker has left, so that no zombie stays in a program that goes on.
+/// Bounded: one that still tells the master is left to itself.
+pub(crate) fn see_out(mut warden: Child) {
+    const LOOKS: u32 = 50;
+    for _ in 0..LOOKS {
+        match warden.try_wait() {
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(Some(_)) | Err(_) => return,
+        }
+    }
+}
+
 /// Call this first in `main`. If the program was started as a warden it does that work and gives
 /// the code to exit with; otherwise it gives `None`.
 #[must_use]

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use agentflow_core::limits::{FRAME_BYTES, REPORTS_PER_FRAME};
 use agentflow_core::time::Mono;
-use agentflow_protocol::worker::{AttemptKey, Report, ReportBody};
+use agentflow_protocol::worker::{AttemptKey, Held, Report, ReportBody};
 
 /// Room for the frame around the reports.
 const REPORT_BYTES: usize = FRAME_BYTES - 64;
@@ -19,6 +19,8 @@ const REPORT_BYTES: usize = FRAME_BYTES - 64;
 #[derive(Debug)]
 struct Pending {
     no: u64,
+    /// The attempt that is over with this report, and whether it had begun.
+    over: Option<Held>,
     text: Box<str>,
     since: Mono,
     spool: Spooling,
@@ -48,10 +50,16 @@ impl Window {
             ReportBody::Finished(_) => Spooling::Due,
             ReportBody::Started { .. } | ReportBody::Returned {} => Spooling::Never,
         };
+        let over = match &body {
+            ReportBody::Started { .. } => None,
+            ReportBody::Returned {} => Some(Held { key, started: false }),
+            // What ended at the moment of its begin has not run: nobody needs to hear of its start.
+            ReportBody::Finished(end) => Some(Held { key, started: end.finished_at > end.started_at }),
+        };
         let report = Report { no: self.last, key, body };
         // Plain data with string keys: cannot fail.
         let text = serde_json::to_string(&report).unwrap_or_default().into_boxed_str();
-        self.pending.push_back(Pending { no: self.last, text, since: now, spool });
+        self.pending.push_back(Pending { no: self.last, over, text, since: now, spool });
     }
 
     /// The next frame of what was not yet sent on this socket.
@@ -86,6 +94,11 @@ impl Window {
     /// On a new socket everything is sent again.
     pub(crate) fn rewind(&mut self) {
         self.sent = 0;
+    }
+
+    /// Attempts that are over, and whose end the master may not have heard.
+    pub(crate) fn over(&self) -> impl Iterator<Item = Held> {
+        self.pending.iter().filter_map(|report| report.over)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -152,6 +165,7 @@ mod tests {
         window.rewind();
         window.push(key(4), end(0), Mono(0), false);
         assert_eq!(numbers(&window.next_frame().expect("reports")), [3, 4]);
+        assert_eq!(window.over().map(|held| held.key).collect::<Vec<_>>(), [key(3), key(4)]);
         window.acknowledge(4);
         assert!(window.is_empty() && window.next_frame().is_none());
     }

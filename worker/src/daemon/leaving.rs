@@ -134,7 +134,7 @@ impl Daemon {
         self.spool.sync();
         if let Some(done) = self.done.take() {
             // Nobody may wait any more.
-            let _unheard = done.send(result);
+            let _unheard = done.send((result, self.warden.take()));
         }
     }
 }

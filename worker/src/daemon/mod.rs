@@ -16,7 +16,7 @@
 mod leaving;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::Child;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::{boottime, wall};
 use crate::config::Config;
-use crate::control::Control;
+use crate::control::{Control, Stop};
 use crate::data_dir::DataDir;
 use crate::error::Error;
 use crate::executor::environment::Environment;
@@ -60,8 +60,12 @@ pub(crate) struct Parts {
     pub(crate) inherited: Vec<Report>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) warden: Child,
-    pub(crate) done: oneshot::Sender<Result<(), Error>>,
+    pub(crate) done: oneshot::Sender<Left>,
 }
+
+/// What is there when the daemon has left: its end, and the warden, which ends when the last
+/// thread of this worker has let go of the pipe.
+pub(crate) type Left = (Result<(), Error>, Option<Child>);
 
 /// What its owner asks of a worker.
 #[derive(Message, Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,8 +108,6 @@ pub(crate) struct Daemon {
     spool_armed: bool,
     lease: Lease,
     attempts: HashMap<TaskId, Attempt>,
-    /// A predecessor's ends that were never acknowledged: reports 1 to this many.
-    inherited: Vec<AttemptKey>,
     /// What the latest hello named.
     greeted: Vec<AttemptKey>,
     hello_sent: Mono,
@@ -117,7 +119,7 @@ pub(crate) struct Daemon {
     leaving: Leaving,
     groups: Arc<Groups>,
     warden: Option<Child>,
-    done: Option<oneshot::Sender<Result<(), Error>>>,
+    done: Option<oneshot::Sender<Left>>,
     _data_dir: DataDir,
 }
 
@@ -129,7 +131,7 @@ impl Daemon {
 
     fn new(parts: Parts, context: &mut Context<Self>) -> Self {
         let Parts { config, boot, data_dir, spool, inherited, groups, warden, done } = parts;
-        let environment = Environment::new(&data_dir.path, &data_dir.key_prefix);
+        let environment = Environment::new(&data_dir.path, &data_dir.key_of(boot));
         let executor = Executor::new(
             context.address().recipient(),
             environment,
@@ -140,14 +142,13 @@ impl Daemon {
         let outbox = Rc::new(Outbox::default());
         let target = Target { masters: config.masters.clone(), token_file: config.token_file.clone() };
         actix_rt::spawn(link::run(target, Rc::clone(&outbox), context.address().recipient()));
-        let inherited = inherited.into_iter().map(|Report { key, body, .. }| {
+        for Report { key, body, .. } in inherited {
+            // A predecessor's ends that were never acknowledged: the first numbers of this life.
             outbox.reports(|window| window.push(key, body, boottime(), true));
-            key
-        });
+        }
         Self {
             slots: Slots::new(config.slots, executor),
             log_policy: Policy::new(config.log_cap_bytes, &data_dir.path.join("logs")),
-            inherited: inherited.collect(),
             outbox,
             config,
             boot,
@@ -203,8 +204,9 @@ impl Daemon {
         let began = |phase: &Phase| !matches!(phase, Phase::Waiting);
         let held = self.attempts.values();
         let held = held.map(|attempt| Held { key: attempt.key, started: began(&attempt.phase) });
-        let inherited = self.inherited.iter().map(|key| Held { key: *key, started: true });
-        let running: Vec<Held> = held.chain(inherited).collect();
+        // What is over and not acknowledged counts too: what is missing here is lost.
+        let mut running: Vec<Held> = held.collect();
+        self.outbox.reports(|window| running.extend(window.over()));
         self.greeted = running.iter().map(|held| held.key).collect();
         self.hello_sent = boottime();
         self.outbox.send(&FromWorker::Hello(Hello {
@@ -258,15 +260,19 @@ impl Daemon {
         self.attempts.get_mut(&key.task).filter(|attempt| attempt.key == key)
     }
 
-    /// Forgets an attempt and kills what runs of it; nothing is reported.
-    fn drop_attempt(&mut self, key: AttemptKey) {
-        if self.held(key).is_none() {
+    /// Forgets attempts and kills what runs of them; nothing is reported.
+    fn drop_attempts(&mut self, keys: &HashSet<AttemptKey>) {
+        if keys.is_empty() {
             return;
         }
-        if let Some(attempt) = self.attempts.remove(&key.task) {
-            self.slots.take_back(|waiting| *waiting == key);
-            attempt.control.stop(crate::control::Stop::Drop);
-            self.outbox.forget_log(key);
+        self.slots.take_back(|key| keys.contains(key));
+        for key in keys {
+            if self.held(*key).is_some()
+                && let Some(attempt) = self.attempts.remove(&key.task)
+            {
+                attempt.control.stop(Stop::Drop);
+                self.outbox.forget_log(*key);
+            }
         }
     }
 
@@ -323,10 +329,12 @@ impl Daemon {
     }
 
     fn arm_spool(&mut self, context: &mut Context<Self>) {
+        if self.spool_armed {
+            return;
+        }
         let flushing = |attempt: &Attempt| matches!(attempt.phase, Phase::Flushing { .. });
-        let anything =
-            !self.outbox.reports(|window| window.is_empty()) || self.attempts.values().any(flushing);
-        if self.spool_armed || !anything {
+        let nothing = self.outbox.reports(|window| window.is_empty());
+        if nothing && !self.attempts.values().any(flushing) {
             return;
         }
         self.spool_armed = true;

@@ -44,7 +44,7 @@ impl Daemon {
             ToWorker::Ack { up_to } => self.acknowledged(up_to),
             ToWorker::HeartbeatAck { n } => self.lease.acknowledged(n),
             ToWorker::Cancel { keys } => self.cancel(&keys, context),
-            ToWorker::Drop { keys } => keys.into_iter().for_each(|key| self.drop_attempt(key)),
+            ToWorker::Drop { keys } => self.drop_attempts(&keys.into_iter().collect()),
             ToWorker::Return { keys } => self.take_back(&keys),
             ToWorker::LogAck { key, offset } => self.log_acknowledged(key, offset),
             ToWorker::Drain {} => self.begin_drain(),
@@ -89,12 +89,11 @@ impl Daemon {
         self.lease.begin(self.hello_sent, welcome.heartbeat_ms, welcome.lease_ms);
         // What is in neither list is not ours either.
         let keep: HashSet<AttemptKey> = welcome.keep.into_iter().collect();
-        for key in std::mem::take(&mut self.greeted) {
-            if !keep.contains(&key) {
-                self.drop_attempt(key);
-            }
-        }
+        let mut unwanted: HashSet<AttemptKey> = std::mem::take(&mut self.greeted).into_iter().collect();
+        unwanted.retain(|key| !keep.contains(key));
+        self.drop_attempts(&unwanted);
         self.welcomed = true;
+        self.outbox.forget_logs();
         for (key, log) in self.attempts.values().map(|attempt| (attempt.key, &attempt.log)) {
             if log.rewind() {
                 self.outbox.queue_log(key, log);
@@ -125,7 +124,7 @@ impl Daemon {
                     continue;
                 }
                 // Superseded: the older process must not go on beside the newer.
-                self.drop_attempt(held);
+                self.drop_attempts(&HashSet::from([held]));
             }
             if self.leaving.has_begun() || self.is_full() {
                 self.give_back(key);
@@ -173,10 +172,6 @@ impl Daemon {
 
     fn acknowledged(&mut self, up_to: u64) {
         self.outbox.reports(|window| window.acknowledge(up_to));
-        // The inherited ones are the first numbers of this life.
-        if up_to >= self.inherited.len() as u64 {
-            self.inherited.clear();
-        }
         self.clear_spool();
         self.go_on_leaving(boottime());
     }

@@ -34,7 +34,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// `key_prefix` is the same for every worker on this data directory, and unguessable.
+    /// `key_prefix` is how this life's attempt keys begin; unguessable.
     pub(crate) fn new(data_dir: &Path, key_prefix: &str) -> Self {
         let names = std::env::vars_os().map(|(name, _)| name);
         let withheld = names.filter(|name| name.as_encoded_bytes().starts_with(b"AGENTFLOW_")).collect();
@@ -94,8 +94,8 @@ impl Environment {
     fn new_key(&self) -> String {
         // Without randomness the key still marks the process; it only opens nothing.
         match getrandom::u64() {
-            Ok(random) => format!("{}.{random:016x}", self.key_prefix),
-            Err(_) => format!("{}.", self.key_prefix),
+            Ok(random) => format!("{}{random:016x}", self.key_prefix),
+            Err(_) => self.key_prefix.clone(),
         }
     }
 }

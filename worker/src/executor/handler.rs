@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,9 @@ pub(super) struct Pools {
     idle: Guarded<Vec<Warm>>,
     limit: usize,
 }
+
+/// How long one that closed its output may take to end, so that its exit can be told.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What tells one pool from another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,7 +86,7 @@ impl Pools {
         };
         let kind =
             Kind { name: name.to_owned(), workdir: job.spec.workdir.clone(), env: job.spec.env.clone() };
-        let mut warm = match self.take(&kind) {
+        let mut warm = match self.take(executor, &kind) {
             Some(warm) => warm,
             None => match Warm::start(executor, handler, kind, &job.spec) {
                 Ok(warm) => warm,
@@ -107,7 +110,8 @@ impl Pools {
                 Ok(line)
             }
             Ok(Talk::Failed(error)) => {
-                let cause = warm.end(executor);
+                let cause = warm.exit_within(LAST_WORDS);
+                warm.end(executor);
                 Err(format!("handler '{name}' {error}{cause}"))
             }
             Err(error) => {
@@ -136,7 +140,7 @@ impl Pools {
     }
 
     /// An idle process that is still alive and silent.
-    fn take(&self, kind: &Kind) -> Option<Warm> {
+    fn take(&self, executor: &Executor, kind: &Kind) -> Option<Warm> {
         loop {
             let mut warm = {
                 let mut idle = self.idle.lock();
@@ -147,9 +151,9 @@ impl Pools {
             let ready = watch::wait(Some(&warm.exit), Some(&warm.out), None::<&ChildStderr>, NO_INPUT, now);
             match ready {
                 Ok(ready) if !ready.exited && !ready.out => return Some(warm),
-                _ => {
+                Ok(_) | Err(_) => {
                     log::warn!("handler '{}' died or spoke while it was idle; it is replaced", kind.name);
-                    warm.stop();
+                    warm.end(executor);
                 }
             }
         }
@@ -270,26 +274,25 @@ impl Warm {
         Ok(())
     }
 
-    /// Kills the process and its group. Says how it had ended by itself, if it had.
-    fn end(&mut self, executor: &Executor) -> String {
-        let cause = self.stop();
-        executor.groups.remove(self.group);
-        cause
+    /// How it has ended by itself, in brackets; nothing if it has not.
+    fn exit_within(&self, patience: Duration) -> String {
+        let (out, err) = (None::<&ChildStdout>, None::<&ChildStderr>);
+        match watch::wait(Some(&self.exit), out, err, NO_INPUT, Some(patience)) {
+            Ok(Ready { exited: true, .. }) => self.exit.cause(),
+            Ok(_) | Err(_) => String::new(),
+        }
     }
 
-    fn stop(&mut self) -> String {
-        let now = Some(Duration::ZERO);
-        let ready = watch::wait(Some(&self.exit), None::<&ChildStdout>, None::<&ChildStderr>, NO_INPUT, now);
-        let by_itself = ready.is_ok_and(|ready| ready.exited);
+    /// Kills the process and its group.
+    fn end(&mut self, executor: &Executor) {
+        executor.groups.remove(self.group);
+        self.stop();
+    }
+
+    fn stop(&mut self) {
         signal_group(self.group, Signal::KILL);
-        match self.child.wait() {
-            Ok(status) if by_itself => match (status.code(), status.signal()) {
-                (Some(code), _) => format!(" (exit code {code})"),
-                (None, Some(signal)) => format!(" (killed by signal {signal})"),
-                (None, None) => String::new(),
-            },
-            Ok(_) => String::new(),
-            Err(error) => format!(" ({error})"),
+        if let Err(error) = self.child.wait() {
+            log::warn!("handler '{}' cannot be waited for: {error}", self.kind.name);
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use agentflow_core::limits::{OUTPUTS_BYTES, RESULT_BYTES};
@@ -45,7 +46,9 @@ impl Tail {
 /// Reads what the process left in `AGENTFLOW_OUTPUT`: a JSON object, or lines `key=value`. Gives a
 /// JSON object as text; `None` if there is no such file or nothing in it.
 pub(crate) fn read_outputs(path: &Path) -> Result<Option<Box<str>>, String> {
-    let file = match File::open(path) {
+    // A pipe in the file's place must not hold this thread.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("AGENTFLOW_OUTPUT cannot be read: {error}")),

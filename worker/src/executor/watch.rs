@@ -27,14 +27,27 @@ pub(super) struct Ready {
 }
 
 impl Exit {
+    /// Looks without reaping.
+    const LOOK: WaitIdOptions =
+        WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
+
     pub(super) fn of(pid: Pid) -> Self {
         Self { pid, descriptor: pidfd_open(pid, PidfdFlags::empty()).ok() }
     }
 
     fn has_exited(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         // An error would mean that somebody else has reaped it: gone in any case.
-        !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
+        !matches!(waitid(WaitId::Pid(self.pid), Self::LOOK), Ok(None))
+    }
+
+    /// How it has ended, in brackets.
+    pub(super) fn cause(&self) -> String {
+        let Ok(Some(status)) = waitid(WaitId::Pid(self.pid), Self::LOOK) else { return String::new() };
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!(" (exit code {code})"),
+            (None, Some(signal)) => format!(" (killed by signal {signal})"),
+            (None, None) => String::new(),
+        }
     }
 }
 

@@ -1,10 +1,8 @@
 //! Every kind of task, from the assignment to its report, on a real worker.
 
-mod common;
-
+use crate::common::{Master, Worker, dir, eventually, exec, is_alive, key, path, shell};
 use agentflow_core::spec::{Payload, RetryOn, Spec};
 use agentflow_protocol::worker::End;
-use common::{Master, Worker, dir, exec, key, path, shell};
 
 #[test]
 fn a_worker_says_who_it_is() {
@@ -141,7 +139,7 @@ fn a_handler_stays_warm_and_is_replaced_when_it_fails() {
     let text = format!("[handlers.echo]\nargv = ['/bin/sh', '{}']\n", file.display());
     std::fs::write(&config, text).expect("a file");
     let flags = ["--config", config.to_str().expect("text"), "--slots", "1"];
-    let _worker = Worker::start(&master, &path(&dir, "w"), &flags);
+    let mut worker = Worker::start(&master, &path(&dir, "w"), &flags);
     assert_eq!(master.wait_hello(1).handlers, ["echo"]);
     let spec = |input: &str| {
         let input = serde_json::Value::String(input.to_owned());
@@ -169,9 +167,14 @@ fn a_handler_stays_warm_and_is_replaced_when_it_fails() {
     let mut hang = spec("hang");
     hang.timeout_ms = Some(100);
     assert_eq!(master.run(7, hang).end, End::Failed(RetryOn::Timeout));
-    assert!(!common::is_alive(i32::try_from(second).expect("a number")));
-    assert_ne!(pid(8), second);
+    assert!(!is_alive(i32::try_from(second).expect("a number")));
+    let third = pid(8);
+    assert_ne!(third, second);
     let unknown = Spec::new(Payload::Handler { name: "other".into(), input: serde_json::Value::Null });
     let error = master.run(9, unknown).outcome.error.expect("an error");
     assert!(error.contains("'other'") && error.contains("echo"), "{error}");
+    worker.signal(rustix::process::Signal::TERM);
+    assert_eq!(worker.wait(), Some(0));
+    let third = i32::try_from(third).expect("a number");
+    eventually("the idle handler dies with its worker", || !is_alive(third));
 }

@@ -1,12 +1,10 @@
 //! A double of the master that speaks the real frames, and a real worker to speak with it.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses its part")]
-
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,37 +15,37 @@ use agentflow_core::ids::{Attempt, Epoch, Fence, SessionEpoch, TaskId};
 use agentflow_core::spec::{Payload, Spec};
 use agentflow_protocol::log_frame;
 use agentflow_protocol::worker::{
-    Assign, Assignment, AttemptKey, End, Finished, FromWorker, Hello, Report, ReportBody, ToWorker, Welcome,
+    Assign, Assignment, AttemptKey, Finished, FromWorker, Hello, Report, ReportBody, ToWorker, Welcome,
 };
 use serde_json::value::RawValue;
 
 /// Longer than anything that a test waits for, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the double has seen, and how it behaves.
-pub struct State {
-    pub hellos: Vec<Hello>,
-    pub reports: Vec<Report>,
-    pub logs: HashMap<TaskId, BTreeMap<u64, Vec<u8>>>,
-    pub heartbeats: u64,
-    pub draining: bool,
-    pub goodbye: bool,
-    pub dead: Vec<String>,
-    pub tokens: Vec<String>,
-    pub closed: usize,
+pub(crate) struct State {
+    pub(crate) hellos: Vec<Hello>,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) logs: HashMap<TaskId, BTreeMap<u64, Vec<u8>>>,
+    pub(crate) heartbeats: u64,
+    pub(crate) draining: bool,
+    pub(crate) goodbye: bool,
+    pub(crate) dead: Vec<String>,
+    pub(crate) tokens: Vec<String>,
+    pub(crate) closed: usize,
     /// Answer reports, log bytes, heartbeats.
-    pub ack_reports: bool,
-    pub ack_logs: bool,
-    pub ack_heartbeats: bool,
+    pub(crate) ack_reports: bool,
+    pub(crate) ack_logs: bool,
+    pub(crate) ack_heartbeats: bool,
     /// Whether a returning worker keeps what it has.
-    pub keep: bool,
-    pub refuse: Option<(String, bool)>,
-    pub version: u32,
-    pub epoch: u64,
-    pub heartbeat_ms: u64,
-    pub lease_ms: u64,
+    pub(crate) keep: bool,
+    pub(crate) refuse: Option<(String, bool)>,
+    pub(crate) version: u32,
+    pub(crate) epoch: u64,
+    pub(crate) heartbeat_ms: u64,
+    pub(crate) lease_ms: u64,
     /// Answer connections with a redirect to there.
-    pub redirect: Option<String>,
+    pub(crate) redirect: Option<String>,
     session: Option<actix::Addr<Session>>,
 }
 
@@ -57,8 +55,13 @@ struct Shared {
 }
 
 impl Shared {
+    /// A test that has failed holds the lock; the double goes on all the same.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        let result = work(&mut self.state.lock().expect("the double is alive"));
+        let result = work(&mut self.lock());
         self.changed.notify_all();
         result
     }
@@ -166,7 +169,7 @@ impl State {
     }
 
     /// The ends reported of a task, one for each number.
-    pub fn ends(&self, task: u64) -> Vec<Finished> {
+    pub(crate) fn ends(&self, task: u64) -> Vec<Finished> {
         let mut seen = std::collections::HashSet::new();
         let of_task = self.reports.iter().filter(|report| report.key.task == TaskId(task));
         of_task
@@ -178,27 +181,27 @@ impl State {
             .collect()
     }
 
-    pub fn has_started(&self, task: u64) -> bool {
+    pub(crate) fn has_started(&self, task: u64) -> bool {
         self.reports.iter().any(|report| {
             report.key.task == TaskId(task) && matches!(report.body, ReportBody::Started { .. })
         })
     }
 
-    pub fn was_returned(&self, task: u64) -> bool {
+    pub(crate) fn was_returned(&self, task: u64) -> bool {
         self.reports
             .iter()
             .any(|report| report.key.task == TaskId(task) && matches!(report.body, ReportBody::Returned {}))
     }
 
-    pub fn log(&self, task: u64) -> String {
+    pub(crate) fn log(&self, task: u64) -> String {
         let pieces = self.logs.get(&TaskId(task)).into_iter().flat_map(BTreeMap::values);
         String::from_utf8_lossy(&pieces.flatten().copied().collect::<Vec<u8>>()).into_owned()
     }
 }
 
 /// The double. It ends when it is dropped.
-pub struct Master {
-    pub port: u16,
+pub(crate) struct Master {
+    pub(crate) port: u16,
     shared: Arc<Shared>,
     server: ServerHandle,
     thread: Option<JoinHandle<()>>,
@@ -209,7 +212,7 @@ async fn connect(
     body: web::Payload,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, actix_web::Error> {
-    let redirect = shared.state.lock().expect("the double is alive").redirect.clone();
+    let redirect = shared.lock().redirect.clone();
     if let Some(to) = redirect {
         return Ok(HttpResponse::TemporaryRedirect().insert_header(("location", to)).finish());
     }
@@ -233,11 +236,11 @@ async fn dead(
 }
 
 impl Master {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_on(0)
     }
 
-    pub fn start_on(port: u16) -> Self {
+    pub(crate) fn start_on(port: u16) -> Self {
         let state = State {
             hellos: Vec::new(),
             reports: Vec::new(),
@@ -282,20 +285,20 @@ impl Master {
         Self { port, shared, server, thread: Some(thread) }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub fn set(&self, change: impl FnOnce(&mut State)) {
+    pub(crate) fn set(&self, change: impl FnOnce(&mut State)) {
         self.shared.change(change);
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().expect("the double is alive")
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.lock()
     }
 
     /// Waits until the state gives something.
-    pub fn wait<T>(&self, what: &str, mut look: impl FnMut(&State) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, mut look: impl FnMut(&State) -> Option<T>) -> T {
         let until = Instant::now() + PATIENCE;
         let mut state = self.state();
         loop {
@@ -304,35 +307,36 @@ impl Master {
             }
             let left = until.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{what} did not happen; reports: {:#?}", state.reports);
-            state = self.shared.changed.wait_timeout(state, left).expect("the double is alive").0;
+            let woken = self.shared.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    pub fn wait_for(&self, what: &str, mut look: impl FnMut(&State) -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, mut look: impl FnMut(&State) -> bool) {
         self.wait(what, |state| look(state).then_some(()));
     }
 
     /// Waits for the worker to be welcomed for the n-th time.
-    pub fn wait_hello(&self, n: usize) -> Hello {
+    pub(crate) fn wait_hello(&self, n: usize) -> Hello {
         self.wait("a hello", |state| state.hellos.get(n - 1).cloned())
     }
 
     /// Waits for the end of a task.
-    pub fn wait_end(&self, task: u64) -> Finished {
+    pub(crate) fn wait_end(&self, task: u64) -> Finished {
         self.wait(&format!("the end of task {task}"), |state| state.ends(task).pop())
     }
 
-    pub fn say(&self, frame: &ToWorker) {
+    pub(crate) fn say(&self, frame: &ToWorker) {
         let text = serde_json::to_string(frame).expect("plain data");
         let session = self.wait("a session", |state| state.session.clone());
         session.do_send(Do::Say(text));
     }
 
-    pub fn disconnect(&self) {
+    pub(crate) fn disconnect(&self) {
         self.wait("a session", |state| state.session.clone()).do_send(Do::Close);
     }
 
-    pub fn assign(&self, specs: &[Spec], keys: impl IntoIterator<Item = (AttemptKey, u32)>) {
+    pub(crate) fn assign(&self, specs: &[Spec], keys: impl IntoIterator<Item = (AttemptKey, u32)>) {
         let raw = |spec: &Spec| RawValue::from_string(spec.canonical()).expect("JSON");
         let epoch = Epoch(self.state().epoch);
         self.say(&ToWorker::Assign(Assign {
@@ -342,12 +346,12 @@ impl Master {
         }));
     }
 
-    pub fn assign_one(&self, task: u64, spec: Spec) {
+    pub(crate) fn assign_one(&self, task: u64, spec: Spec) {
         self.assign(&[spec], [(key(task), 0)]);
     }
 
     /// Assigns, and waits for the end.
-    pub fn run(&self, task: u64, spec: Spec) -> Finished {
+    pub(crate) fn run(&self, task: u64, spec: Spec) -> Finished {
         self.assign_one(task, spec);
         self.wait_end(task)
     }
@@ -363,51 +367,51 @@ impl Drop for Master {
     }
 }
 
-pub fn key(task: u64) -> AttemptKey {
+pub(crate) fn key(task: u64) -> AttemptKey {
     AttemptKey { task: TaskId(task), attempt: Attempt(1), fence: Fence(1) }
 }
 
-pub fn shell(command: &str) -> Spec {
+pub(crate) fn shell(command: &str) -> Spec {
     Spec::new(Payload::Shell { command: command.to_owned() })
 }
 
-pub fn exec(argv: &[&str]) -> Spec {
+pub(crate) fn exec(argv: &[&str]) -> Spec {
     Spec::new(Payload::Exec { argv: argv.iter().map(|arg| (*arg).to_owned()).collect() })
 }
 
 /// A real worker process. It is killed when it is dropped.
-pub struct Worker {
-    pub child: Child,
+pub(crate) struct Worker {
+    pub(crate) child: Child,
 }
 
 impl Worker {
-    pub fn start(master: &Master, dir: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn start(master: &Master, dir: &Path, flags: &[&str]) -> Self {
         Self::start_at(&master.url(), dir, flags)
     }
 
-    pub fn start_at(url: &str, dir: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn start_at(url: &str, dir: &Path, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_agentflow-worker"));
         command.args(["--master", url, "--id", "w1", "--data-dir"]).arg(dir).args(flags);
         command.env("AGENTFLOW_SECRET", "for the worker only");
         Self { child: command.stdin(Stdio::null()).spawn().expect("the worker starts") }
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process number")
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid()).expect("a process number");
         rustix::process::kill_process(pid, signal).expect("the worker is there");
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("the worker is there");
         self.child.wait().expect("a status");
     }
 
     /// Resident bytes.
-    pub fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the worker");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
@@ -415,7 +419,7 @@ impl Worker {
     }
 
     /// Waits for its end; the exit code.
-    pub fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         let mut code = None;
         eventually("the worker ends", || {
             let status = self.child.try_wait().expect("a status");
@@ -435,7 +439,7 @@ impl Drop for Worker {
 }
 
 /// Looks again and again until it is so.
-pub fn eventually(what: &str, mut look: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut look: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !look() {
         assert!(Instant::now() < until, "this never happened: {what}");
@@ -444,13 +448,13 @@ pub fn eventually(what: &str, mut look: impl FnMut() -> bool) {
 }
 
 /// Whether a process lives and is no zombie.
-pub fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
 }
 
 /// Reads a process number that somebody writes into a file.
-pub fn pid_in(path: &Path) -> i32 {
+pub(crate) fn pid_in(path: &Path) -> i32 {
     let mut pid = 0;
     eventually("a process number is written", || {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -460,14 +464,10 @@ pub fn pid_in(path: &Path) -> i32 {
     pid
 }
 
-pub fn is_end(finished: &Finished, end: End) -> bool {
-    finished.end == end
-}
-
-pub fn dir() -> tempfile::TempDir {
+pub(crate) fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-pub fn path(dir: &tempfile::TempDir, name: &str) -> PathBuf {
+pub(crate) fn path(dir: &tempfile::TempDir, name: &str) -> PathBuf {
     dir.path().join(name)
 }

@@ -1,0 +1,168 @@
+//! Birth and death of a worker: start, drain, kill, warden, successor.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use agentflow_core::spec::{Payload, Spec};
+use agentflow_protocol::worker::{End, ToWorker};
+use rustix::process::Signal;
+
+use crate::common::{Master, Worker, dir, eventually, is_alive, key, path, pid_in, shell};
+
+#[test]
+fn term_drains() {
+    let (master, dir) = (Master::start(), dir());
+    let mut worker = Worker::start(&master, &path(&dir, "w"), &["--slots", "1"]);
+    let gate = path(&dir, "gate");
+    let wait = shell(&format!("while ! test -e {}; do sleep 0.01; done", gate.display()));
+    master.assign(&[wait, shell("true")], [(key(1), 0), (key(2), 1)]);
+    master.wait_for("it begins", |state| state.has_started(1));
+    worker.signal(Signal::TERM);
+    master.wait_for("the worker drains", |state| state.draining && state.was_returned(2));
+    master.assign_one(3, shell("true"));
+    master.wait_for("nothing new is taken", |state| state.was_returned(3));
+    std::fs::write(gate, "").expect("a file");
+    assert_eq!(master.wait_end(1).end, End::Completed);
+    assert_eq!(worker.wait(), Some(0));
+    master.wait_for("a good-bye", |state| state.goodbye);
+    assert!(master.state().dead.is_empty());
+}
+
+#[test]
+fn a_second_term_stops_what_runs() {
+    let (master, dir) = (Master::start(), dir());
+    let mut worker = Worker::start(&master, &path(&dir, "w"), &[]);
+    let pid = path(&dir, "pid");
+    master.assign_one(1, shell(&format!("echo $$ > {}; exec sleep 60", pid.display())));
+    let pid = pid_in(&pid);
+    worker.signal(Signal::TERM);
+    master.wait_for("the worker drains", |state| state.draining);
+    worker.signal(Signal::TERM);
+    assert_eq!(master.wait_end(1).end, End::Interrupted);
+    assert_eq!(worker.wait(), Some(0));
+    assert!(!is_alive(pid));
+    master.wait_for("a good-bye", |state| state.goodbye);
+}
+
+#[test]
+fn the_drain_timeout_stops_what_does_not_finish() {
+    let (master, dir) = (Master::start(), dir());
+    let mut worker = Worker::start(&master, dir.path(), &["--drain-timeout", "0"]);
+    let mut deaf = shell("trap '' TERM; echo up; while :; do sleep 0.01; done");
+    deaf.cancel_grace_ms = 100;
+    master.assign_one(1, deaf);
+    master.wait_for("the trap is set", |state| state.log(1) == "up\n");
+    master.say(&ToWorker::Drain {});
+    let finished = master.wait_end(1);
+    assert_eq!((finished.end, finished.outcome.signal), (End::Interrupted, Some(9)));
+    assert_eq!(worker.wait(), Some(0));
+}
+
+/// Starts something that survives its worker's death as well as it can.
+fn stubborn(master: &Master, dir: &Path) -> [i32; 2] {
+    let (group, session) = (dir.join("group"), dir.join("session"));
+    master.assign_one(
+        1,
+        shell(&format!(
+            "trap '' TERM HUP; setsid sh -c 'echo $$ > {}; exec sleep 60' & echo $$ > {}; exec sleep 60",
+            session.display(),
+            group.display(),
+        )),
+    );
+    [pid_in(&group), pid_in(&session)]
+}
+
+#[test]
+fn the_warden_kills_what_a_killed_worker_leaves_and_tells_the_master() {
+    let (master, dir) = (Master::start(), dir());
+    let token = path(&dir, "token");
+    std::fs::write(&token, "af_secret").expect("a file");
+    let flags = ["--token-file", token.to_str().expect("text")];
+    let mut worker = Worker::start(&master, &path(&dir, "w"), &flags);
+    let pids = stubborn(&master, dir.path());
+    let boot = master.wait_hello(1).boot;
+    worker.kill();
+    for pid in pids {
+        eventually("the process dies", || !is_alive(pid));
+    }
+    let dead = master.wait("the notice", |state| state.dead.first().cloned());
+    assert!(dead.starts_with(&format!("w1 {{\"boot\":{}}}", boot.0)), "{dead}");
+    assert!(dead.contains("Bearer af_secret"), "{dead}");
+}
+
+#[test]
+fn a_successor_kills_what_the_warden_could_not() {
+    let (master, dir) = (Master::start(), dir());
+    let data = path(&dir, "w");
+    let mut worker = Worker::start(&master, &data, &[]);
+    let pids = stubborn(&master, dir.path());
+    // The warden goes first, so that nobody is left to clean up.
+    let children = format!("/proc/{0}/task/{0}/children", worker.pid());
+    let children = std::fs::read_to_string(children).expect("the worker's children");
+    let is_warden = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.ends_with(b"\0warden\0")
+    };
+    let pids_of =
+        |text: &str| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
+    let warden = pids_of(&children).into_iter().find(is_warden).expect("a warden");
+    let warden_pid = rustix::process::Pid::from_raw(warden).expect("a number");
+    rustix::process::kill_process(warden_pid, Signal::KILL).expect("the warden is there");
+    worker.kill();
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    let first = master.wait_hello(1);
+    let _successor = Worker::start(&master, &data, &[]);
+    let second = master.wait_hello(2);
+    assert!(pids.iter().all(|pid| !is_alive(*pid)), "dead before the hello");
+    assert_ne!(first.boot, second.boot);
+    assert!(second.running.is_empty());
+}
+
+#[test]
+fn a_successor_sends_the_ends_that_were_not_acknowledged() {
+    let (master, dir) = (Master::start(), dir());
+    let data = path(&dir, "w");
+    let mut worker = Worker::start(&master, &data, &[]);
+    master.wait_hello(1);
+    master.set(|state| state.ack_reports = false);
+    assert_eq!(master.run(1, shell("exit 4")).outcome.exit_code, Some(4));
+    let spool = data.join("spool.jsonl");
+    eventually("it is spooled", || std::fs::metadata(&spool).is_ok_and(|file| file.len() > 0));
+    worker.kill();
+    master.set(|state| {
+        state.reports.clear();
+        state.ack_reports = true;
+    });
+    let _successor = Worker::start(&master, &data, &[]);
+    let hello = master.wait_hello(2);
+    assert_eq!(hello.running.iter().map(|held| held.key).collect::<Vec<_>>(), [key(1)]);
+    assert_eq!(master.wait_end(1).outcome.exit_code, Some(4));
+    assert_eq!(master.state().reports[0].no, 1);
+    eventually("the spool is empty", || std::fs::metadata(&spool).is_ok_and(|file| file.len() == 0));
+    assert_eq!(master.run(2, Spec::new(Payload::Noop)).end, End::Completed);
+    assert_eq!(master.state().reports.last().map(|report| report.no), Some(2));
+}
+
+#[test]
+fn two_workers_do_not_share_a_directory() {
+    let (master, dir) = (Master::start(), dir());
+    let _worker = Worker::start(&master, dir.path(), &[]);
+    master.wait_hello(1);
+    let mut second = Worker::start(&master, dir.path(), &[]);
+    assert_eq!(second.wait(), Some(1));
+    assert_eq!(master.state().hellos.len(), 1);
+}
+
+#[test]
+fn an_idle_worker_is_small_and_starts_soon() {
+    let (master, dir) = (Master::start(), dir());
+    let begin = Instant::now();
+    let worker = Worker::start(&master, dir.path(), &[]);
+    master.wait_hello(1);
+    let took = begin.elapsed();
+    master.wait_for("it beats", |state| state.heartbeats >= 2);
+    eprintln!("hello after {took:?}, {} KiB resident", worker.resident() >> 10);
+    // An unoptimised build on a busy machine; the real bounds are 15 MB and 100 ms.
+    assert!(worker.resident() < 30 << 20);
+    assert!(took < Duration::from_secs(10));
+}
