@@ -75,7 +75,7 @@ impl Default for Config {
             retention_days: limits::RETENTION_DAYS,
             http_threads: default_http_threads(),
             token_file: None,
-            log: "info".to_owned(),
+            log: "info,actix_server=warn".to_owned(),
         }
     }
 }
@@ -136,7 +136,7 @@ pub struct Arguments {
     /// File with a token of at least 32 characters that every request must carry as `Authorization: Bearer`
     #[arg(long, env = "AGENTFLOW_MASTER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// What is logged: error, warn, info, debug, or per module as in RUST_LOG [default: info]
+    /// What is logged: error, warn, info, debug, or per module as in RUST_LOG [default: info,actix_server=warn]
     #[arg(long, env = "AGENTFLOW_MASTER_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// TOML file with any of these settings

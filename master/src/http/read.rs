@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, web};
 use agentflow_core::ids::TaskId;
 use agentflow_core::limits;
 use agentflow_protocol::problem::read_json;
+use agentflow_protocol::{Problem, problem};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -71,12 +72,22 @@ async fn discard(mut payload: web::Payload) {
     let _ = actix_rt::time::timeout(DISCARD_TIME, drain).await;
 }
 
+/// Reads a JSON object. A list would pass for one whose fields are given by position.
+pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    if body.trim_ascii_start().starts_with(b"{") {
+        return Ok(read_json(body)?);
+    }
+    let _: serde::de::IgnoredAny = read_json(body)?;
+    let detail = "the body must be a JSON object".to_owned();
+    Err(Problem::invalid(vec![problem::FieldError { pointer: String::new(), detail }]).into())
+}
+
 /// Reads a small JSON body.
 pub(crate) async fn json<T: DeserializeOwned>(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<T, Failure> {
-    Ok(read_json(&body(request, payload, limits::BODY_BYTES).await?)?)
+    object(&body(request, payload, limits::BODY_BYTES).await?)
 }
 
 /// Reads a small JSON body where none means `{}`.
@@ -86,7 +97,7 @@ pub(crate) async fn json_or_nothing<T: DeserializeOwned>(
 ) -> Result<T, Failure> {
     let body = body(request, payload, limits::BODY_BYTES).await?;
     let text = if body.iter().all(u8::is_ascii_whitespace) { b"{}".as_slice() } else { &body };
-    Ok(read_json(text)?)
+    object(text)
 }
 
 /// Reads the query; unknown parameters are refused by name.

@@ -14,7 +14,7 @@ use agentflow_core::spec::Payload;
 use agentflow_core::time::Wall;
 use agentflow_protocol::Problem;
 use agentflow_protocol::api::{Ids, TaskView};
-use agentflow_protocol::problem::{FieldError, read_json};
+use agentflow_protocol::problem::FieldError;
 use agentflow_protocol::submit::{Checked, TaskBody, TasksBody, check_idempotency_key};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -56,9 +56,9 @@ pub(crate) async fn submit(
     let body = read::body(&request, payload, limits::LARGE_BODY_BYTES).await?;
     let key = header_key(&request)?;
     if is_batch(&body) {
-        many(&master, read_json(&body)?, key).await
+        many(&master, read::object(&body)?, key).await
     } else {
-        one(&master, read_json(&body)?, key).await
+        one(&master, read::object(&body)?, key).await
     }
 }
 
@@ -218,6 +218,8 @@ async fn created(master: &Master, id: TaskId, at: Wall, checked: &Checked) -> An
 
 #[cfg(test)]
 mod tests {
+    use agentflow_protocol::problem::read_json;
+
     use super::*;
 
     #[test]

@@ -80,9 +80,11 @@ impl Kernel {
                     self.classes.join(*class);
                     *class
                 }
-                _ => self.enter_class(Requirement::of(&new.group, &new.spec.spec)),
+                _ => self.enter_class(step, Requirement::of(&new.group, &new.spec.spec)),
             };
-            known = Some((Arc::clone(&new.spec), Arc::clone(&new.group), class));
+            // A milestone settles at once and may take its class with it.
+            known = (new.spec.spec.payload != Payload::Milestone)
+                .then(|| (Arc::clone(&new.spec), Arc::clone(&new.group), class));
             self.create(step, new, class);
         }
         if let Some(key) = key {
@@ -134,9 +136,11 @@ impl Kernel {
     }
 
     /// Counts one more task of a requirement; tells the workers of a new one.
-    pub(super) fn enter_class(&mut self, requirement: Requirement) -> ClassIndex {
+    pub(super) fn enter_class(&mut self, step: &mut Step, requirement: Requirement) -> ClassIndex {
         let (class, is_new) = self.classes.enter(requirement);
         if is_new {
+            // Its position may have been that of a class that left in this very step.
+            step.woken.remove(&class);
             for worker in self.workers.indices() {
                 self.offer_class(worker, class);
             }

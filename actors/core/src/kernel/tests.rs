@@ -430,6 +430,14 @@ fn a_milestone_completes_by_itself() {
 }
 
 #[test]
+fn equal_milestones_in_one_submission_all_complete() {
+    let mut bench = Bench::new();
+    let milestone = task(|_, spec| spec.payload = Payload::Milestone);
+    bench.submit(vec![milestone.clone(), milestone.clone(), plain(), milestone]);
+    assert_eq!([1, 2, 4].map(|id| bench.status(id)), [Some(Status::Completed); 3]);
+}
+
+#[test]
 fn waiting_tasks_change_group_and_priority() {
     let mut bench = Bench::new();
     bench.submit(vec![task(|new, _| new.group = "nobody".into())]);

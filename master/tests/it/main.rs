@@ -1,0 +1,11 @@
+//! A real master, started in this process on a port of its own, as clients and workers meet it.
+
+mod access;
+mod events;
+mod shutdown;
+mod socket;
+mod start;
+mod submit;
+mod support;
+mod tasks;
+mod workers;
