@@ -1,1 +1,6 @@
-//! To be written.
+//! Programs and pieces that test the whole: the simulation of the kernel, and what drives the
+//! real binaries.
+
+pub mod crash;
+pub mod harness;
+pub mod sim;
