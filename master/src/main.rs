@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         print!("{}", config.print());
         return ExitCode::SUCCESS;
     }
+    raise_descriptor_limit();
     env_logger::Builder::new().parse_filters(&config.log).init();
     match run(config) {
         Ok(code) => code,
@@ -64,6 +65,15 @@ fn run(config: Config) -> Result<ExitCode, Error> {
             }
         }
     })
+}
+
+/// Each connection takes two descriptors (see `door`), and the usual soft limit is 1,024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // What is allowed is enough for a small house; nothing depends on it.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn failed(error: &Error) -> ExitCode {

@@ -30,7 +30,7 @@ use crate::error::{Error, chain};
 use crate::http;
 use crate::http::token::Token;
 use crate::lock_file::LockFile;
-use crate::logs::{Finish, LogStore, Watchers};
+use crate::logs::{CatchUp, LogStore, Watchers};
 use crate::metrics::Metrics;
 use crate::state::Master;
 use crate::stopping::Stopping;
@@ -221,7 +221,7 @@ impl Serving {
             );
         }
         end_http(&self.server, &self.master.metrics.connections).await;
-        if actix_rt::time::timeout(ANSWERS, self.master.logs.send(Finish)).await.is_err() {
+        if actix_rt::time::timeout(ANSWERS, self.master.logs.send(CatchUp)).await.is_err() {
             log::warn!("some output was not written; workers still have it");
         }
         self.log_arbiter.stop();

@@ -20,7 +20,7 @@ use agentflow_protocol::worker::{FromWorker, Hello, OLDEST_VERSION, ToWorker, VE
 use bytes::Bytes;
 
 use crate::door::{Code, Conversation, Wire};
-use crate::logs::{Append, LogStore};
+use crate::logs::{Append, CatchUp, LogStore};
 use crate::state::Master;
 use crate::stopping::Listener;
 
@@ -29,6 +29,11 @@ const HELLO: Duration = Duration::from_secs(5);
 
 /// How often an idle socket is pinged, so that what lies between keeps it open.
 const PING: Duration = Duration::from_secs(20);
+
+/// Bytes of output after which a door takes nothing more until all of them are written. Workers that
+/// keep to their windows rarely reach it; of those that do not, and of a slow disk, it bounds the
+/// memory.
+const AHEAD_BYTES: usize = 32 << 20;
 
 /// Where the conversation stands.
 enum Phase {
@@ -51,6 +56,8 @@ pub(crate) struct WorkerDoor {
     socket: Option<OwnedFd>,
     phase: Phase,
     version: u32,
+    /// Bytes of output since the log store was last known to have caught up.
+    ahead_bytes: usize,
     door: Option<Recipient<ToDoor>>,
 }
 
@@ -65,6 +72,7 @@ impl WorkerDoor {
             socket,
             phase: Phase::Silent,
             version: VERSION,
+            ahead_bytes: 0,
             door: None,
         }
     }
@@ -162,7 +170,13 @@ impl Conversation for WorkerDoor {
         match log_frame::decode(&bytes) {
             Ok((header, body)) => {
                 let bytes = bytes.slice_ref(body);
+                self.ahead_bytes += bytes.len();
                 self.logs.do_send(Append { header, bytes, door: door.clone() });
+                if self.ahead_bytes > AHEAD_BYTES {
+                    self.ahead_bytes = 0;
+                    // An error means that the master stops, which this door hears of as well.
+                    wire.wait(self.logs.send(CatchUp), |_, _, _| {});
+                }
             }
             Err(error) => self.reject(Code::Unsupported, &error.to_string(), wire),
         }

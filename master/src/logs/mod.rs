@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use agentflow_core::ids::{Attempt, TaskId};
 
 pub(crate) use read::{LogReader, STEP_BYTES};
-pub(crate) use store::{Append, Finish, LogStore};
+pub(crate) use store::{Append, CatchUp, LogStore};
 pub(crate) use watch::{Watcher, Watchers};
 
 /// Where an attempt's output is.

@@ -36,7 +36,7 @@ pub(crate) struct Append {
 /// Answered when everything before it is written.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Finish;
+pub(crate) struct CatchUp;
 
 struct Open {
     file: LogFile,
@@ -125,12 +125,10 @@ impl Handler<Append> for LogStore {
     }
 }
 
-impl Handler<Finish> for LogStore {
+impl Handler<CatchUp> for LogStore {
     type Result = ();
 
-    fn handle(&mut self, Finish: Finish, _: &mut Self::Context) {
-        self.open.clear();
-    }
+    fn handle(&mut self, CatchUp: CatchUp, _: &mut Self::Context) {}
 }
 
 impl Handler<PrunedLogs> for LogStore {

@@ -2,6 +2,7 @@
 
 mod access;
 mod events;
+mod protocol;
 mod shutdown;
 mod socket;
 mod start;
