@@ -224,7 +224,7 @@ impl Kernel {
         let outcome = with_error(outcome, error.clone());
         if let Some(hold) = last_hold(before) {
             let hold = Hold { started_at: started_at.or(hold.started_at), ..*hold };
-            if end != AttemptEnd::Completed || before.has_history() {
+            if end != AttemptEnd::Completed || before.has_history() || hold.has_row {
                 self.end_attempt(step, id, before, &hold, end, kept(&outcome));
             }
         }

@@ -153,6 +153,7 @@ impl Kernel {
                     started_at: state.started_at,
                     cancelling: state.cancelling,
                     returning: false,
+                    has_row: true,
                 })
             }
         };
@@ -167,7 +168,7 @@ impl Kernel {
             priority: state.priority,
         };
         self.count(None, Some(task.status()));
-        let class = self.enter_class(Requirement::of(&state.group, &prepared.spec));
+        let class = self.enter_class(step, Requirement::of(&state.group, &prepared.spec));
         let (spec, _) = self.specs.enter(prepared);
         let hold = task.hold().copied();
         let (is_ready, is_delayed) = (task.is_ready(), matches!(task.phase, Phase::Delayed(_)));

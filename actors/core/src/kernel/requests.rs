@@ -95,7 +95,7 @@ impl Kernel {
         }
         let requirement = Requirement::of(group, &self.specs.get(entry.spec).spec);
         let is_ready = entry.task.is_ready();
-        let class = self.enter_class(requirement);
+        let class = self.enter_class(step, requirement);
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.class = class;
         }
@@ -189,7 +189,7 @@ impl Kernel {
         if let Some(count) = self.counters.settled.of(state.status) {
             *count = count.saturating_sub(1);
         }
-        let class = self.enter_class(Requirement::of(&state.group, &prepared.spec));
+        let class = self.enter_class(step, Requirement::of(&state.group, &prepared.spec));
         // Its text is in the database for as long as the task is.
         let (spec, _) = self.specs.enter(&prepared);
         self.tasks.insert(id, table::Entry { task, spec, class });

@@ -43,7 +43,16 @@ impl Kernel {
         }
         let (keep, stop) = self.reconcile(step, index, hello, is_reborn);
         self.recount_free(index);
+        // Attempts that were told to stop while the worker was away.
+        let keys: Vec<AttemptKey> = keep.iter().copied().filter(|key| self.is_cancelling(key.task)).collect();
         step.effects.push(Effect::Welcome { session, keep, stop });
+        if !keys.is_empty() {
+            step.effects.push(Effect::Cancel { session, keys });
+        }
+        // So with the order to leave.
+        if self.workers[index].draining && !hello.draining {
+            step.effects.push(Effect::Drain { session });
+        }
         step.hungry.insert(index);
         step.urgent = true;
     }
@@ -134,14 +143,6 @@ impl Kernel {
         };
         for task in missing {
             self.lose(step, task, &reason);
-        }
-        // Attempts that were told to stop while the worker was away.
-        let cancelling: Vec<AttemptKey> =
-            keep.iter().copied().filter(|key| self.is_cancelling(key.task)).collect();
-        if !cancelling.is_empty()
-            && let Some(session) = self.workers[index].session
-        {
-            step.effects.push(Effect::Cancel { session, keys: cancelling });
         }
         (keep, stop)
     }

@@ -1,5 +1,7 @@
 //! Scenarios, read from top to bottom. The simulation in `tests/` covers what nobody thought of.
 
+mod found;
+
 use std::sync::Arc;
 
 use super::*;
@@ -427,14 +429,6 @@ fn a_milestone_completes_by_itself() {
     let mut bench = Bench::new();
     bench.submit(vec![task(|_, spec| spec.payload = Payload::Milestone)]);
     assert_eq!(bench.status(1), Some(Status::Completed));
-}
-
-#[test]
-fn equal_milestones_in_one_submission_all_complete() {
-    let mut bench = Bench::new();
-    let milestone = task(|_, spec| spec.payload = Payload::Milestone);
-    bench.submit(vec![milestone.clone(), milestone.clone(), plain(), milestone]);
-    assert_eq!([1, 2, 4].map(|id| bench.status(id)), [Some(Status::Completed); 3]);
 }
 
 #[test]

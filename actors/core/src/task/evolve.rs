@@ -17,6 +17,7 @@ impl Task {
                     started_at: None,
                     cancelling: false,
                     returning: false,
+                    has_row: false,
                 });
             }
             TaskEvent::Started { at } => {
@@ -31,13 +32,17 @@ impl Task {
                 }
             }
             TaskEvent::Returned => {
-                // The attempt never was: the next one has its number, but a fence of its own.
-                self.attempt = Attempt(self.attempt.0.saturating_sub(1));
+                // The attempt never was: the next one has its number, but a fence of its own. A
+                // number under which something may be written already is not used again.
+                if self.hold().is_some_and(|hold| !hold.has_row) {
+                    self.attempt = Attempt(self.attempt.0.saturating_sub(1));
+                }
                 self.phase = Phase::Ready(None);
             }
             TaskEvent::Lost { counted, .. } => {
                 self.lost += u32::from(*counted);
-                let orphan = self.hold().map(|hold| Box::new(Orphan { hold: *hold }));
+                let orphan =
+                    self.hold().map(|hold| Box::new(Orphan { hold: Hold { has_row: true, ..*hold } }));
                 self.phase = Phase::Ready(orphan);
             }
             TaskEvent::Adopted { worker, at, started } => {
@@ -49,6 +54,7 @@ impl Task {
                     started_at,
                     cancelling: false,
                     returning: false,
+                    has_row: true,
                 });
             }
             TaskEvent::Cancelling => {

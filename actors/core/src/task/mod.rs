@@ -71,6 +71,9 @@ pub struct Hold {
     pub cancelling: bool,
     /// It was asked back.
     pub returning: bool,
+    /// Its attempt may have a row already: it was lost once, or an earlier master gave it away.
+    /// Whatever becomes of it must then be written over that row.
+    pub has_row: bool,
 }
 
 /// A lost attempt that may yet be heard of: its result counts until the task is assigned anew.

@@ -16,6 +16,7 @@ fn hold(started: bool) -> Hold {
         started_at: started.then_some(Wall(6)),
         cancelling: false,
         returning: false,
+        has_row: false,
     }
 }
 
