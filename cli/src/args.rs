@@ -54,7 +54,6 @@ pub(crate) enum Command {
     /// Hand in one task, or a file of tasks
     Submit(Box<Submit>),
     /// Run a list of commands and wait for all of them
-    #[command(visible_alias = "go")]
     Run(Box<Run>),
     /// List tasks
     #[command(visible_alias = "ls")]
@@ -236,7 +235,7 @@ pub(crate) struct WaitFlags {
 #[command(group = clap::ArgGroup::new("what").required(true).args(["list", "resume"]))]
 pub(crate) struct Run {
     /// A JSON array of commands, or a file: JSON, or one command per line; - is standard input
-    #[arg(value_name = "JSON|FILE", allow_hyphen_values = true)]
+    #[arg(value_name = "JSON|FILE")]
     pub(crate) list: Option<String>,
     /// Wait for the tasks of an interrupted run
     #[arg(long, value_name = "RUN")]
@@ -474,6 +473,8 @@ mod tests {
     fn a_list_or_a_run_to_resume_but_not_both() {
         assert!(parse(&["run", "[]"]).is_ok());
         assert!(parse(&["run", "--resume", "ab12"]).is_ok());
+        assert!(parse(&["run", "-"]).is_ok(), "standard input");
+        assert!(parse(&["run", "--no-such-flag"]).is_err());
         assert!(parse(&["run"]).is_err());
         assert!(parse(&["run", "[]", "--resume", "ab12"]).is_err());
     }

@@ -81,7 +81,7 @@ pub(crate) fn open(
     let mut config = worker_config(state, &url, &id, slots);
     config.groups = groups.into_iter().collect();
     config.labels.insert(label.to_owned(), record.id.clone());
-    let worker = worker::start(config).map_err(|error| embedded("the worker", &error))?;
+    let worker = worker::start(config).map_err(|error| worker_failed(&error))?;
     Ok((Local { url, worker, _name: name, users, master }, number))
 }
 
@@ -94,7 +94,7 @@ impl Local {
     /// After the work: ends the worker, and the master once no other run needs it.
     pub(crate) fn close(self) -> Result<(), Error> {
         self.worker.drain();
-        let left = self.worker.wait().map_err(|error| embedded("the worker", &error));
+        let left = self.worker.wait().map_err(|error| worker_failed(&error));
         let Some((master, lock)) = self.master else { return left };
         self.users.unlock().map_err(|error| Error::io("cannot unlock users.lock", error))?;
         match self.users.try_lock() {
@@ -113,7 +113,7 @@ impl Local {
     /// In the middle of the work: stops what runs and ends at once. It can be resumed.
     pub(crate) fn abandon(self) -> Result<(), Error> {
         self.worker.stop();
-        let left = self.worker.wait().map_err(|error| embedded("the worker", &error));
+        let left = self.worker.wait().map_err(|error| worker_failed(&error));
         let ended = self.master.map_or(Ok(()), |(master, _lock)| end_master(master));
         left.and(ended)
     }
@@ -145,7 +145,7 @@ fn start_master(
         token_file: token_file.map(Into::into),
         ..master::Config::default()
     };
-    master::start(config).map_err(|error| embedded("the master", &error))
+    master::start(config).map_err(|error| master_failed(&error))
 }
 
 fn worker_config(state: &StateDir, url: &str, id: &str, slots: Option<u32>) -> worker::Config {
@@ -159,7 +159,27 @@ fn worker_config(state: &StateDir, url: &str, id: &str, slots: Option<u32>) -> w
 
 fn end_master(master: master::Running) -> Result<(), Error> {
     master.stop();
-    master.wait().map_err(|error| embedded("the master", &error))
+    master.wait().map_err(|error| master_failed(&error))
+}
+
+fn master_failed(error: &master::Error) -> Error {
+    if error.is_configuration() {
+        return Error::Usage(error.to_string());
+    }
+    if error.is_locked() || error.is_listen() {
+        return Error::Busy(error.to_string());
+    }
+    embedded("the master", error)
+}
+
+fn worker_failed(error: &worker::Error) -> Error {
+    if error.is_config() {
+        return Error::Usage(error.to_string());
+    }
+    if error.is_locked() {
+        return Error::Busy(error.to_string());
+    }
+    embedded("the worker", error)
 }
 
 /// The whole chain of causes on one line.
@@ -207,7 +227,7 @@ pub(crate) fn up(up: &Up, output: Output) -> Result<u8, Error> {
     }
     config.labels.extend(up.labels.iter().cloned());
     config.token_file.clone_from(&up.token_file);
-    let worker = worker::start(config).map_err(|error| embedded("the worker", &error))?;
+    let worker = worker::start(config).map_err(|error| worker_failed(&error))?;
     std::thread::Builder::new()
         .name("master-end".to_owned())
         .spawn(move || sender.send(Ending::Master(master.wait())))
@@ -232,7 +252,7 @@ pub(crate) fn up(up: &Up, output: Output) -> Result<u8, Error> {
         }
         None => {}
     }
-    let left = worker.wait().map_err(|error| embedded("the worker", &error));
+    let left = worker.wait().map_err(|error| worker_failed(&error));
     stopper.stop();
     while ended.is_none() {
         // The sender lives in the thread that waits for the master: this ends with it.
@@ -244,7 +264,7 @@ pub(crate) fn up(up: &Up, output: Output) -> Result<u8, Error> {
             eprintln!("agentflow: {}", embedded("the master", &error));
             Ok(exit::STORE_FAILED)
         }
-        Some(Err(error)) => Err(embedded("the master", &error)),
+        Some(Err(error)) => Err(master_failed(&error)),
         _ => left.map(|()| exit::DONE),
     }
 }

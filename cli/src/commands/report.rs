@@ -172,7 +172,7 @@ impl Listener for Teller<'_> {
         let path = format!("{}/why", task_path(open));
         let Ok(why) = self.client.get::<WhyView>(&path) else { return };
         if let Some(reason) = why.reasons.first() {
-            let text = format!("task {open} waits: {}; {}", reason.detail, reason.frees);
+            let text = format!("task {open} waits: {} (what helps: {})", reason.detail, reason.frees);
             self.bar.0.suspend(|| eprintln!("{text}"));
         }
     }

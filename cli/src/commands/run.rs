@@ -88,7 +88,11 @@ fn begun(state: &StateDir, run: &Run, global: &Global) -> Result<(RunRecord, Pla
     };
     let mut record = state.new_run(master, tasks)?;
     if record.master.is_none() {
+        // The worker is here: work begins where the command was typed, also when it is resumed
+        // from elsewhere.
+        let here = std::env::current_dir().ok().and_then(|dir| dir.to_str().map(str::to_owned));
         for task in &mut record.tasks {
+            task.workdir = task.workdir.take().or_else(|| here.clone());
             task.labels.get_or_insert_default().insert(RUN_LABEL.to_owned(), record.id.clone());
         }
     }
@@ -133,14 +137,15 @@ fn see_to_it(
     }
     let bar = Bar::new(record.tasks.len(), output);
     let shown = bar.clone();
-    let (state, speaker) = (state.clone(), Arc::clone(&client));
+    let (saved, state, speaker) = (state, state.clone(), Arc::clone(&client));
     state.save_run(&record)?;
     let ended = guarded(run.timeout, move || work(&state, record, &client, flags, output, &bar))?;
     let resume = format!("`agentflow run --resume {id}`");
     let (said, code) = match ended {
         Ended::Done(Ok(tally)) => return Ok(tally.exit_code(flags)),
         Ended::Done(Err(error)) => {
-            if matches!(error, Error::NoMaster { .. } | Error::Broken { .. }) {
+            let begun = saved.load_run(&id).is_ok_and(|record| record.cursor.is_some());
+            if begun && matches!(error, Error::NoMaster { .. } | Error::Broken { .. }) {
                 eprintln!("run {id} is not lost: go on with {resume}");
             }
             return Err(error);

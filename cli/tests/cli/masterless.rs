@@ -24,6 +24,16 @@ fn a_list_runs_without_a_master() {
 }
 
 #[test]
+fn work_begins_where_the_command_was_typed() {
+    let home = Home::new();
+    let here = home.path("here");
+    std::fs::create_dir(&here).expect("made");
+    let run = home.command(&["run", "--embedded", r#"["touch made-here"]"#]).current_dir(&here).output();
+    assert!(run.expect("the binary starts").status.success());
+    assert!(here.join("made-here").exists());
+}
+
+#[test]
 fn what_was_interrupted_goes_on_only_when_it_is_resumed() {
     let home = Home::new();
     let (gate, starts) = (home.path("gate"), home.path("starts"));
@@ -59,8 +69,7 @@ fn a_killed_run_can_be_resumed() {
     let list = serde_json::json!([line]).to_string();
     let run = home.start(&["run", "--embedded", &list]);
     until("it has begun", || lines(&starts) == 1);
-    run.signal(Signal::KILL);
-    assert_eq!(run.end().code, None);
+    run.kill();
     std::fs::write(&gate, "").expect("written");
     home.run(&["run", "--resume", "last"]).code(0);
 }

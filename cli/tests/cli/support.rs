@@ -134,6 +134,12 @@ impl Started {
         kill_process(pid, signal).expect("it runs");
     }
 
+    /// Kills it as the power would. Its warden goes on for a while and holds its standard error.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child");
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ended {
@@ -175,9 +181,8 @@ pub(crate) struct Up {
 
 impl Up {
     /// Kills it as the power would.
-    pub(crate) fn kill(mut self) {
-        self.started.child.kill().expect("it runs");
-        self.started.child.wait().expect("a child");
+    pub(crate) fn kill(self) {
+        self.started.kill();
     }
 
     /// Asks it to end, and waits.

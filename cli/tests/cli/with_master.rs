@@ -1,6 +1,6 @@
 //! The command against `agentflow up`, as a process of its own.
 
-use crate::support::{Home, until};
+use crate::support::{self, Home, until};
 
 #[test]
 fn a_task_goes_in_and_its_life_can_be_read() {
@@ -35,7 +35,7 @@ fn a_task_goes_in_and_its_life_can_be_read() {
 #[test]
 fn exit_codes_tell_what_went_wrong() {
     let home = Home::new();
-    let _up = home.up("127.0.0.1:0");
+    let up = home.up("127.0.0.1:0");
     home.run(&["submit", "--wait", "--", "false"]).code(1);
     let own = home.run(&["submit", "--wait", "--exit-code", "--shell", "echo bad news; exit 7"]).code(7);
     assert!(own.out.contains("failed") && own.out.contains("bad news"), "{own:#?}");
@@ -46,6 +46,10 @@ fn exit_codes_tell_what_went_wrong() {
     home.run(&["submit", "--shell", " "]).code(2);
     let busy = home.run(&["up", "--listen", "127.0.0.1:0"]).code(5);
     assert!(busy.err.contains("runs here already"), "{busy:#?}");
+    let taken =
+        home.command(&["up", "--listen", &up.address()]).env("XDG_STATE_HOME", home.path("other")).output();
+    let taken = support::Ended::from(taken.expect("the binary starts")).code(5);
+    assert!(taken.err.contains(&up.address()), "{taken:#?}");
     let id = home.run(&["submit", "--group", "nobody", "--", "true"]).code(0).out;
     home.run(&["wait", id.trim(), "--timeout", "100ms"]).code(124);
 }
