@@ -97,7 +97,8 @@ fn waiting_and_following_survive_the_death_of_the_master() {
     let url = up.url.clone();
     let mut logs = home.start(&["--master", &url, "logs", "-f", &id]);
     logs.line_with("begun");
-    let wait = home.start(&["--master", &url, "wait", &id]);
+    // Nothing tells when it has met the master, so it is told to wait for one from the start.
+    let wait = home.start(&["--master", &url, "wait", &id, "--patience", "60s"]);
     let mut events = home.start(&["--master", &url, "events", "-f", "--after", "0"]);
     events.line_with("task.started");
     let address = up.address();
