@@ -196,6 +196,37 @@ fn in_database(url: &str, name: &str) -> String {
     format!("{}/{name}{parameters}", &before[..end])
 }
 
+/// One row in one durable commit: the unit against which latencies are measured.
+pub struct OneRowCommits {
+    sqlite: SqliteConnection,
+}
+
+impl OneRowCommits {
+    /// In a new SQLite file, with write-ahead log and `synchronous=FULL`.
+    ///
+    /// # Errors
+    /// What the database says.
+    ///
+    /// # Panics
+    /// If the file cannot be made.
+    pub fn create(file: &Path) -> Result<Self, Error> {
+        let mut sqlite =
+            SqliteConnection::establish(&file.to_string_lossy()).expect("a file of the benchmark's own");
+        sqlite.batch_execute(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE one (n INTEGER PRIMARY KEY);",
+        )?;
+        Ok(Self { sqlite })
+    }
+
+    /// One more.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn commit(&mut self) -> Result<(), Error> {
+        Ok(self.sqlite.batch_execute("INSERT INTO one DEFAULT VALUES")?)
+    }
+}
+
 impl Writer {
     /// Lets a SQLite file grow to that many pages, as a disk would. Nothing on PostgreSQL.
     ///

@@ -1,6 +1,7 @@
 //! Programs and pieces that test the whole: the simulation of the kernel, and what drives the
 //! real binaries.
 
+pub mod bench;
 pub mod crash;
 pub mod harness;
 pub mod sim;

@@ -148,6 +148,17 @@ pub fn written_bytes(pid: u32) -> Result<u64, Failure> {
     number_after(&std::fs::read_to_string(format!("/proc/{pid}/io"))?, "write_bytes:")
 }
 
+/// Resident bytes of a process's children, as far as they can be seen.
+#[must_use]
+pub fn resident_children(pid: u32) -> u64 {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+    let statuses =
+        entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("status")).ok());
+    let children =
+        statuses.filter(|status| number_after(status, "PPid:").is_ok_and(|of| of == u64::from(pid)));
+    children.map(|status| number_after(&status, "VmRSS:").unwrap_or(0) << 10).sum()
+}
+
 /// Whether a process lives and is no zombie.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {

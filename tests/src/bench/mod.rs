@@ -1,0 +1,128 @@
+//! Measures the real programs and says each figure beside the unit that it is to be compared with.
+//!
+//! Owns: what is measured and how, the native load client, the table. Every ratio is taken in one run
+//! on one machine, its unit measured between the rounds of what is compared with it: absolute figures
+//! of a shared machine say little. Nothing here asserts a time.
+//!
+//! Invariant: a rate ends with the last outcome recorded, as the master's own counts of committed
+//! state tell it, never with what was merely sent.
+
+mod figure;
+mod growth;
+mod idle;
+mod latency;
+mod line;
+mod load;
+mod queue;
+mod spawn;
+mod stage;
+mod throughput;
+
+use std::time::Duration;
+
+use agentflow_schema::testing::TestDatabase;
+
+pub use figure::{Figure, json, table};
+
+use crate::harness::Failure;
+
+/// Where the master under test keeps its state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Database {
+    /// A SQLite file, `synchronous=FULL`.
+    Sqlite,
+    /// The server of the tests, as it is configured.
+    Postgres,
+}
+
+impl Database {
+    fn make(self) -> Result<TestDatabase, Failure> {
+        match self {
+            Self::Sqlite => Ok(TestDatabase::sqlite()),
+            Self::Postgres => TestDatabase::postgres().ok_or_else(|| "there is no PostgreSQL".into()),
+        }
+    }
+
+    /// What an acknowledged write survives.
+    #[must_use]
+    pub fn durability(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite FULL",
+            Self::Postgres => "PostgreSQL, as configured",
+        }
+    }
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Tasks of one submitted batch.
+    pub batch: usize,
+    /// Batches of one round of throughput.
+    pub batches: usize,
+    /// Rounds of throughput; the median counts.
+    pub rounds: usize,
+    /// Single submissions.
+    pub singles: usize,
+    /// Idle tasks, one after the other.
+    pub idle_tasks: usize,
+    /// Processes of one round of spawning.
+    pub spawns: usize,
+    /// Queued tasks whose memory is measured, and the long queue of the growth.
+    pub many: usize,
+    /// The short queue of the growth.
+    pub few: usize,
+    /// Queued tasks before a restart.
+    pub restart: usize,
+    /// Starts of a program.
+    pub starts: usize,
+}
+
+impl Scale {
+    /// What the published figures are made with.
+    pub const FULL: Self = Self {
+        batch: 10_000,
+        batches: 20,
+        rounds: 3,
+        singles: 100_000,
+        idle_tasks: 500,
+        spawns: 3_000,
+        many: 1_000_000,
+        few: 10_000,
+        restart: 100_000,
+        starts: 10,
+    };
+
+    /// To see that everything works; the figures mean nothing.
+    pub const QUICK: Self = Self {
+        batch: 100,
+        batches: 2,
+        rounds: 1,
+        singles: 200,
+        idle_tasks: 5,
+        spawns: 20,
+        many: 1_000,
+        few: 200,
+        restart: 300,
+        starts: 1,
+    };
+}
+
+/// How long anything may take before the benchmark gives up.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+type Measure = fn(Database, Scale) -> Result<Vec<Figure>, Failure>;
+
+/// Every measure by the name that `--only` takes.
+pub const MEASURES: &[(&str, Measure)] = &[
+    ("noop", throughput::ordinary),
+    ("noop-prefetch", throughput::prefetching),
+    ("singles", throughput::singles),
+    ("latency", latency::measure),
+    ("exec", spawn::measure),
+    ("memory", queue::memory),
+    ("restart", queue::restart),
+    ("idle", idle::measure),
+    ("growth", growth::one_group),
+    ("growth-mixed", growth::mixed),
+];
