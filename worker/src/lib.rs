@@ -20,6 +20,7 @@ mod daemon;
 mod data_dir;
 mod error;
 mod executor;
+mod groups;
 mod guarded;
 mod lease;
 mod leftovers;
@@ -32,7 +33,7 @@ mod spool;
 pub mod warden;
 mod window;
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use actix::Addr;
@@ -45,6 +46,7 @@ pub use error::Error;
 use daemon::{Daemon, Order, Parts};
 use data_dir::DataDir;
 use error::Kind;
+use groups::Warden;
 use spool::Spool;
 
 /// A worker that runs on its own thread.
@@ -120,6 +122,7 @@ pub fn start(config: Config) -> Result<Running, Error> {
         log::warn!("{killed} processes of an earlier worker were still alive; they are dead now");
     }
     data_dir.clean()?;
+    raise_open_files(config.slots);
     let (spool, inherited) = Spool::open(&data_dir.path)?;
     let boot = new_boot().map_err(|error| Kind::Warden(error.into()))?;
     let description = warden::Description {
@@ -129,24 +132,42 @@ pub fn start(config: Config) -> Result<Running, Error> {
         key_prefix: data_dir.key_of(boot),
         token_file: config.token_file.as_deref().and_then(|path| std::path::absolute(path).ok()),
     };
-    let (groups, warden) = warden::start(config.program.as_deref(), &description).map_err(Kind::Warden)?;
-    let groups = Arc::new(groups);
+    let warden = Warden::start(config.program.as_deref(), description).map_err(Kind::Warden)?;
     let (ready, address) = mpsc::channel();
     let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let (result, warden) = actix_rt::System::new().block_on(async move {
             let (done, end) = oneshot::channel();
-            let parts = Parts { config, boot, data_dir, spool, inherited, groups, warden, done };
+            let parts = Parts { config, boot, data_dir, spool, inherited, warden, done };
             // The caller waits for nothing else.
             let _caller = ready.send(Daemon::launch(parts));
             end.await.unwrap_or_else(|_| (Err(Kind::Panicked.into()), None))
         });
-        warden.into_iter().for_each(warden::see_out);
+        warden.into_iter().for_each(Warden::see_out);
         result
     });
     let thread = thread.map_err(Kind::Thread)?;
     match address.recv() {
         Ok(address) => Ok(Running { handle: Handle(address), thread }),
         Err(_) => Err(Kind::Panicked.into()),
+    }
+}
+
+/// A running attempt holds two pipes and a descriptor of its process. The limit is raised only when
+/// the slots need it, because programs that run here inherit it.
+fn raise_open_files(slots: u32) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const OTHERS: u64 = 256;
+    let needed = 4 * u64::from(slots) + OTHERS;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let allowed = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+    limit.current = Some(allowed);
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::warn!("{slots} slots need {needed} open files; the limit cannot be raised: {error}");
+    } else if allowed < needed {
+        log::warn!("{slots} slots need {needed} open files; only {allowed} are allowed");
     }
 }
 

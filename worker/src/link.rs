@@ -12,7 +12,7 @@
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Message, Recipient};
 use actix_rt::net::TcpStream;
@@ -35,6 +35,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the master may take to close.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// A session that lasts so long was a good one.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// Masters that may point on to another before one must answer itself.
 const REDIRECTS: u32 = 3;
@@ -72,8 +75,11 @@ pub(crate) async fn run(target: Target, outbox: Rc<Outbox>, daemon: Recipient<Li
         let (reason, finished) = match connect(&client, master, &target).await {
             Ok(socket) => {
                 daemon.do_send(LinkEvent::Up);
+                let since = Instant::now();
                 let left = converse(socket, &outbox, &daemon).await;
-                if outbox.was_open() {
+                // One that was welcomed and sent away again at once, such as one of two workers
+                // of the same name, must not come back ten times a second.
+                if outbox.was_open() && since.elapsed() >= SETTLED {
                     failures = 0;
                 }
                 left

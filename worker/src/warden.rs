@@ -17,11 +17,10 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, PipeWriter, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use agentflow_core::ids::BootId;
@@ -33,16 +32,16 @@ use crate::control::signal_group;
 use crate::notice;
 
 /// The argument that makes this program a warden.
-const ARGUMENT: &str = "warden";
+pub(crate) const ARGUMENT: &str = "warden";
 
 /// How often the records are read.
 const READ_EVERY: Duration = Duration::from_millis(200);
 
 /// Bytes of the description.
-const DESCRIPTION_BYTES: u32 = 1 << 20;
+pub(crate) const DESCRIPTION_BYTES: u32 = 1 << 20;
 
 /// The record of a worker that leaves in good order: the master knows already.
-const GOODBYE: i64 = 0;
+pub(crate) const GOODBYE: i64 = 0;
 
 /// What a warden must know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,68 +51,6 @@ pub(crate) struct Description {
     pub(crate) boot: BootId,
     pub(crate) key_prefix: String,
     pub(crate) token_file: Option<PathBuf>,
-}
-
-/// The worker's end of the pipe.
-#[derive(Debug)]
-pub(crate) struct Groups {
-    pipe: PipeWriter,
-    broken: AtomicBool,
-}
-
-impl Groups {
-    /// A process group has been started.
-    pub(crate) fn add(&self, group: Pid) {
-        self.write(i64::from(group.as_raw_nonzero().get()));
-    }
-
-    /// Its leader is about to be reaped.
-    pub(crate) fn remove(&self, group: Pid) {
-        self.write(-i64::from(group.as_raw_nonzero().get()));
-    }
-
-    /// The worker leaves in good order.
-    pub(crate) fn goodbye(&self) {
-        self.write(GOODBYE);
-    }
-
-    fn write(&self, record: i64) {
-        // 8 bytes go in whole or not at all, whoever else writes.
-        if let Err(error) = (&self.pipe).write_all(&record.to_le_bytes())
-            && !self.broken.swap(true, Ordering::Relaxed)
-        {
-            log::error!("the warden is gone; if this worker dies, its processes may outlive it: {error}");
-        }
-    }
-}
-
-/// Starts the warden of this worker.
-pub(crate) fn start(program: Option<&Path>, description: &Description) -> io::Result<(Groups, Child)> {
-    let program = match program {
-        Some(program) => program.to_owned(),
-        None => std::env::current_exe()?,
-    };
-    let (reader, mut writer) = io::pipe()?;
-    let child =
-        Command::new(program).arg(ARGUMENT).stdin(reader).stdout(Stdio::null()).current_dir("/").spawn()?;
-    let text = serde_json::to_vec(description)?;
-    let length = u32::try_from(text.len()).ok().filter(|length| *length <= DESCRIPTION_BYTES);
-    let length = length.ok_or_else(|| io::Error::other("the configuration is too long"))?;
-    writer.write_all(&length.to_le_bytes())?;
-    writer.write_all(&text)?;
-    Ok((Groups { pipe: writer, broken: AtomicBool::new(false) }, child))
-}
-
-/// Waits for a warden whose worker has left, so that no zombie stays in a program that goes on.
-/// Bounded: one that still tells the master is left to itself.
-pub(crate) fn see_out(mut warden: Child) {
-    const LOOKS: u32 = 50;
-    for _ in 0..LOOKS {
-        match warden.try_wait() {
-            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-            Ok(Some(_)) | Err(_) => return,
-        }
-    }
 }
 
 /// Call this first in `main`. If the program was started as a warden it does that work and gives
@@ -235,6 +172,7 @@ fn poll_once(fds: &mut [PollFd<'_>], timeout: Option<&rustix::event::Timespec>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn records_add_and_remove_groups_and_may_be_torn() {
@@ -252,10 +190,9 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_ends_the_reading() {
-        let (mut reader, writer) = io::pipe().expect("a pipe");
-        let groups = Groups { pipe: writer, broken: AtomicBool::new(false) };
-        groups.add(Pid::from_raw(77).expect("a number"));
-        drop(groups);
+        let (mut reader, mut writer) = io::pipe().expect("a pipe");
+        writer.write_all(&77_i64.to_le_bytes()).expect("a reader");
+        drop(writer);
         let mut records = Records::default();
         records.read_until_closed(&mut reader).expect("an end");
         assert_eq!(records.groups, HashSet::from([77]));

@@ -20,6 +20,9 @@ use crate::outbox::Closing;
 /// Longest time between TERM and KILL when the worker leaves.
 const GRACE_MS: u64 = 5_000;
 
+/// How long killed processes may take to go: some wait for a dead disk.
+const KILLED_MS: u64 = 10_000;
+
 /// How long the last acknowledgements may take.
 const LAST_ACKNOWLEDGEMENTS_MS: u64 = 5_000;
 
@@ -102,6 +105,9 @@ impl Daemon {
                 if self.attempts.values().all(|attempt| over(&attempt.phase)) {
                     let give_up = Some(now.plus_ms(LAST_ACKNOWLEDGEMENTS_MS));
                     self.leaving = Leaving::Stopping { kill_at, give_up };
+                } else if now >= kill_at.plus_ms(KILLED_MS) {
+                    log::error!("some processes do not die even when killed; they are left behind");
+                    self.leaving = Leaving::Stopping { kill_at, give_up: Some(now) };
                 } else if now >= kill_at {
                     self.attempts.values().for_each(|attempt| attempt.control.kill());
                 }
@@ -120,7 +126,9 @@ impl Daemon {
     fn say_goodbye(&mut self, now: Mono) {
         if self.welcomed {
             self.outbox.send(&FromWorker::Goodbye {});
-            self.groups.goodbye();
+            if let Some(warden) = &self.warden {
+                warden.groups().goodbye();
+            }
         }
         self.outbox.close(Closing::Finished);
         self.leaving = Leaving::Closing { until: now.plus_ms(CLOSING_MS) };

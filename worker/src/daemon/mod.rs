@@ -17,7 +17,6 @@ mod leaving;
 mod session;
 
 use std::collections::{HashMap, HashSet};
-use std::process::Child;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,13 +38,13 @@ use crate::data_dir::DataDir;
 use crate::error::Error;
 use crate::executor::environment::Environment;
 use crate::executor::{Event, Executor};
+use crate::groups::Warden;
 use crate::lease::Lease;
 use crate::link::{self, LinkEvent, Target};
 use crate::log_stream::{LogStream, Policy};
 use crate::outbox::{Closing, Outbox};
 use crate::slots::{Job, Slots};
 use crate::spool::Spool;
-use crate::warden::Groups;
 use leaving::Leaving;
 
 /// A report that is not acknowledged by then goes to the spool.
@@ -58,14 +57,12 @@ pub(crate) struct Parts {
     pub(crate) data_dir: DataDir,
     pub(crate) spool: Spool,
     pub(crate) inherited: Vec<Report>,
-    pub(crate) groups: Arc<Groups>,
-    pub(crate) warden: Child,
+    pub(crate) warden: Warden,
     pub(crate) done: oneshot::Sender<Left>,
 }
 
-/// What is there when the daemon has left: its end, and the warden, which ends when the last
-/// thread of this worker has let go of the pipe.
-pub(crate) type Left = (Result<(), Error>, Option<Child>);
+/// What is there when the daemon has left: its end, and the warden.
+pub(crate) type Left = (Result<(), Error>, Option<Warden>);
 
 /// What its owner asks of a worker.
 #[derive(Message, Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,8 +114,8 @@ pub(crate) struct Daemon {
     connected: bool,
     welcomed: bool,
     leaving: Leaving,
-    groups: Arc<Groups>,
-    warden: Option<Child>,
+    /// Until it is handed over at the end.
+    warden: Option<Warden>,
     done: Option<oneshot::Sender<Left>>,
     _data_dir: DataDir,
 }
@@ -130,12 +127,12 @@ impl Daemon {
     }
 
     fn new(parts: Parts, context: &mut Context<Self>) -> Self {
-        let Parts { config, boot, data_dir, spool, inherited, groups, warden, done } = parts;
+        let Parts { config, boot, data_dir, spool, inherited, warden, done } = parts;
         let environment = Environment::new(&data_dir.path, &data_dir.key_of(boot));
         let executor = Executor::new(
             context.address().recipient(),
             environment,
-            Arc::clone(&groups),
+            warden.groups(),
             config.handlers.clone(),
             config.slots,
         );
@@ -163,7 +160,6 @@ impl Daemon {
             connected: false,
             welcomed: false,
             leaving: Leaving::No,
-            groups,
             warden: Some(warden),
             done: Some(done),
             _data_dir: data_dir,
@@ -185,18 +181,11 @@ impl Daemon {
         if self.lease.has_ended(now) {
             self.lose_lease();
         }
-        self.look_after_warden();
+        if let Some(warden) = &mut self.warden {
+            warden.look_after(now);
+        }
         self.go_on_leaving(now);
         context.run_later(Duration::from_millis(self.lease.tick_ms()), Self::tick);
-    }
-
-    fn look_after_warden(&mut self) {
-        if let Some(warden) = &mut self.warden
-            && let Ok(Some(status)) = warden.try_wait()
-        {
-            log::error!("the warden has ended ({status}); if this worker dies, processes may outlive it");
-            self.warden = None;
-        }
     }
 
     /// Says who we are and what we have.

@@ -31,8 +31,8 @@ use agentflow_protocol::worker::{AttemptKey, End, Finished};
 use crate::clock::wall;
 use crate::config::Handler;
 use crate::control::Stop;
+use crate::groups::Groups;
 use crate::slots::{Job, Runner};
-use crate::warden::Groups;
 use environment::Environment;
 use output::Tail;
 

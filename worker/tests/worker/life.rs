@@ -90,6 +90,56 @@ fn the_warden_kills_what_a_killed_worker_leaves_and_tells_the_master() {
     assert!(dead.contains("Bearer af_secret"), "{dead}");
 }
 
+/// The wardens among a worker's children.
+fn wardens(worker: &Worker) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.pid())).expect("the worker");
+    let children = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let children = children.collect::<String>();
+    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let is_warden = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.ends_with(b"\0warden\0")
+    };
+    pids.filter(is_warden).collect()
+}
+
+#[test]
+fn a_dead_warden_is_replaced() {
+    let (master, dir) = (Master::start(), dir());
+    let mut worker = Worker::start(&master, &path(&dir, "w"), &[]);
+    let pids = stubborn(&master, dir.path());
+    let first = wardens(&worker).pop().expect("a warden");
+    let pid = rustix::process::Pid::from_raw(first).expect("a number");
+    rustix::process::kill_process(pid, Signal::KILL).expect("the warden is there");
+    eventually("there is another", || wardens(&worker).iter().any(|pid| *pid != first));
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    worker.kill();
+    for pid in pids {
+        eventually("the process dies", || !is_alive(pid));
+    }
+}
+
+#[test]
+fn a_program_may_hold_several_workers() {
+    let (master, dir) = (Master::start(), dir());
+    let start = |id: &str| {
+        let mut config = agentflow_worker::Config::new(master.url(), id, dir.path().join(id));
+        config.program = Some(env!("CARGO_BIN_EXE_agentflow-worker").into());
+        agentflow_worker::start(config).expect("a worker")
+    };
+    let first = start("w1");
+    master.wait_hello(1);
+    assert_eq!(master.run(1, shell("echo one")).outcome.result.as_deref(), Some("one\n"));
+    let second = start("w2");
+    master.wait_hello(2);
+    assert_eq!(master.run(2, shell("echo two")).outcome.result.as_deref(), Some("two\n"));
+    second.drain();
+    second.wait().expect("an orderly end");
+    assert!(!first.is_finished());
+    first.stop();
+    first.wait().expect("an orderly end");
+}
+
 #[test]
 fn a_successor_kills_what_the_warden_could_not() {
     let (master, dir) = (Master::start(), dir());
@@ -97,16 +147,10 @@ fn a_successor_kills_what_the_warden_could_not() {
     let mut worker = Worker::start(&master, &data, &[]);
     let pids = stubborn(&master, dir.path());
     // The warden goes first, so that nobody is left to clean up.
-    let children = format!("/proc/{0}/task/{0}/children", worker.pid());
-    let children = std::fs::read_to_string(children).expect("the worker's children");
-    let is_warden = |pid: &i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.ends_with(b"\0warden\0")
-    };
-    let pids_of =
-        |text: &str| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
-    let warden = pids_of(&children).into_iter().find(is_warden).expect("a warden");
+    let warden = wardens(&worker).pop().expect("a warden");
     let warden_pid = rustix::process::Pid::from_raw(warden).expect("a number");
+    // The worker sleeps meanwhile, or it would start another.
+    worker.signal(Signal::STOP);
     rustix::process::kill_process(warden_pid, Signal::KILL).expect("the warden is there");
     worker.kill();
     assert!(pids.iter().all(|pid| is_alive(*pid)));
