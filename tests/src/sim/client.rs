@@ -1,0 +1,322 @@
+//! Clients and the master's door: requests, lost answers, and what an answer promises.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentflow_core::batch::KeyHash;
+use agentflow_core::ids::{BootId, ReplyTo, TaskId};
+use agentflow_core::kernel::{Answer, Input, NewTask, PreparedSpec, Reply, Request, SubmitKey};
+use agentflow_core::rejection::Rejection;
+use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
+
+use super::world::{Happening, World};
+
+/// A request on its way, and what its answer will be held to.
+#[derive(Clone, Debug)]
+struct Pending {
+    request: Request,
+    /// How often the tasks that it names had been opened again when it was sent.
+    reopenings: Vec<u32>,
+    /// The master's life that took it; `None` while it travels.
+    life: Option<u64>,
+}
+
+/// All clients together.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pending: BTreeMap<ReplyTo, Pending>,
+    /// Tasks that answers have named.
+    known: Vec<TaskId>,
+    submissions: u64,
+    answers: u64,
+}
+
+impl Clients {
+    /// Whether nobody waits for an answer.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Answers so far.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers
+    }
+}
+
+/// Unsettled tasks beyond which clients hold back.
+const ENOUGH: usize = 60;
+
+impl World {
+    /// Some client does something.
+    pub(super) fn act(&mut self) {
+        let live = self.store.live().count();
+        let request = match self.random.below(20) {
+            0..=9 if live < ENOUGH => self.new_submission(),
+            10..=12 => Request::Cancel { tasks: self.some_tasks() },
+            13..=14 => Request::Retry { tasks: self.some_tasks() },
+            15 => Request::Patch {
+                tasks: self.some_tasks(),
+                priority: self.random.pick(&[None, Some(10), Some(50), Some(90)]).flatten(),
+                group: self.random.pick(&[None, Some("default"), Some("build")]).flatten().map(Arc::from),
+            },
+            16 => Request::Why { task: self.some_tasks().first().copied().unwrap_or(TaskId(1)) },
+            17 => Request::Workers,
+            18 if self.faults.drain && self.random.chance(100) => {
+                let worker = self.random.below(self.workers.len());
+                Request::Drain { worker: Arc::clone(&self.workers[worker].name) }
+            }
+            _ => Request::Stats,
+        };
+        self.send(request);
+    }
+
+    fn some_tasks(&mut self) -> Vec<TaskId> {
+        let count = if self.random.chance(200) { 4 } else { 1 };
+        (0..count)
+            .map(|_| {
+                // The latest are the liveliest; now and then one that nobody knows.
+                let known = self.clients.known.len();
+                let recent = if self.random.chance(700) { known.saturating_sub(30) } else { 0 };
+                let at = recent + self.random.below(known - recent);
+                let unknown = self.random.chance(20);
+                if unknown {
+                    TaskId(999_999)
+                } else {
+                    self.clients.known.get(at).copied().unwrap_or(TaskId(1))
+                }
+            })
+            .collect()
+    }
+
+    fn new_submission(&mut self) -> Request {
+        self.clients.submissions += 1;
+        let number = self.clients.submissions;
+        let count = if self.random.chance(150) { self.random.between(2, 15) } else { 1 };
+        let tasks = (0..count).map(|place| self.new_task(&format!("{number}/{place}"))).collect();
+        let mut hash = [0; 16];
+        hash[..8].copy_from_slice(&number.to_le_bytes());
+        let key = self.random.chance(500).then_some(SubmitKey { key: KeyHash(hash), body: KeyHash(hash) });
+        Request::Submit { tasks, key }
+    }
+
+    fn new_task(&mut self, title: &str) -> NewTask {
+        let mut spec = Spec::new(match self.random.below(20) {
+            0..=3 => Payload::Noop,
+            4 => Payload::Milestone,
+            n => Payload::Shell { command: format!("job {}", n % 4) },
+        });
+        if self.random.chance(150) {
+            let zone = self.random.pick(&["a", "b", "nowhere"]).unwrap_or("a");
+            spec.labels.insert("zone".to_owned(), zone.to_owned());
+        }
+        if self.random.chance(150) {
+            let cpus_milli = self.random.pick(&[500, 2_000, 3_000]).unwrap_or(500);
+            spec.resources = Resources { cpus_milli, memory_mb: 100, ..Resources::default() };
+        }
+        if self.random.chance(400) {
+            spec.retry.max = self.random.pick(&[1, 3]).unwrap_or(1);
+            spec.retry.backoff_ms = self.random.pick(&[0, 50, 2_000]).unwrap_or(0);
+            if self.random.chance(200) {
+                spec.retry.on = vec![RetryOn::Error];
+            }
+        }
+        if self.random.chance(100) {
+            spec.retry.max_lost = self.random.pick(&[0, 1]).unwrap_or(0);
+        }
+        if self.random.chance(80) {
+            spec.queue_timeout_ms = self.random.pick(&[20, 500, 5_000]);
+        }
+        if self.random.chance(200) {
+            spec.on_disconnect = OnDisconnect::Stop;
+        }
+        let later = self.random.ms(1, 4_000);
+        let not_before = self.random.chance(100).then(|| {
+            let mut wall = self.now().wall;
+            wall.0 += later;
+            wall
+        });
+        NewTask {
+            title: title.into(),
+            group: self.random.pick(&["default", "default", "build"]).unwrap_or("default").into(),
+            priority: self.random.pick(&[25, 50, 50, 75, 100]).unwrap_or(50),
+            spec: Arc::new(PreparedSpec::new(spec)),
+            not_before,
+        }
+    }
+
+    /// A warden says that a life of a worker is over.
+    pub(super) fn warden_speaks(&mut self, worker: usize, boot: BootId) {
+        let worker = Arc::clone(&self.workers[worker].name);
+        self.send(Request::WorkerDead { worker, boot });
+    }
+
+    fn send(&mut self, request: Request) {
+        self.master.last_reply = self.master.last_reply.next();
+        let to = self.master.last_reply;
+        let reopenings = match &request {
+            Request::Cancel { tasks } | Request::Retry { tasks } => {
+                tasks.iter().map(|task| self.store.history.reopenings(*task)).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.clients.pending.insert(to, Pending { request, reopenings, life: None });
+        let delay = self.random.ms(0, 5);
+        self.plan(self.now_us + delay, Happening::AtDoor { to });
+    }
+
+    /// Sends a submission with a key again, as a client does that had no answer.
+    fn send_again(&mut self, request: Request) {
+        if let Request::Submit { key: Some(_), .. } = &request {
+            self.send(request);
+        }
+    }
+
+    /// The door: looks for the key in the database, then asks the kernel a little later.
+    pub(super) fn at_door(&mut self, to: ReplyTo) -> Result<(), String> {
+        let life = self.master.life;
+        let is_up = self.master.kernel.is_some();
+        let Some(pending) = self.clients.pending.get_mut(&to) else { return Ok(()) };
+        if !is_up {
+            let again = self.random.ms(50, 500);
+            if matches!(pending.request, Request::Submit { key: Some(_), .. } | Request::WorkerDead { .. }) {
+                self.plan(self.now_us + again, Happening::AtDoor { to });
+            } else {
+                self.clients.pending.remove(&to);
+            }
+            return Ok(());
+        }
+        pending.life = Some(life);
+        let request = pending.request.clone();
+        if let Request::Submit { key: Some(key), .. } = &request
+            && let Some(row) = self.store.keys.get(&key.key)
+        {
+            let reply = if row.body == key.body {
+                Ok(Answer::Submitted { first: row.first, count: row.count, at: row.at, replayed: true })
+            } else {
+                Err(Rejection::KeyConflict)
+            };
+            return self.reply(to, reply);
+        }
+        let slow = self.random.chance(20);
+        let delay = if slow { self.random.ms(1_000, 20_000) } else { self.random.ms(0, 2) };
+        self.plan(self.now_us + delay, Happening::Ask { life, to });
+        // An impatient client sends the same again while the first is under way.
+        if self.random.chance(100) {
+            self.send_again(request);
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask(&mut self, life: u64, to: ReplyTo) -> Result<(), String> {
+        match self.clients.pending.get(&to) {
+            Some(pending) if life == self.master.life => {
+                let request = pending.request.clone();
+                self.step(Input::Request { reply: to, request })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The master is gone, and with it every answer that it owed.
+    pub(super) fn clients_lose_master(&mut self) {
+        let lost: Vec<ReplyTo> = self
+            .clients
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.life.is_some())
+            .map(|(to, _)| *to)
+            .collect();
+        for to in lost {
+            if let Some(pending) = self.clients.pending.remove(&to) {
+                self.send_again(pending.request);
+            }
+        }
+    }
+
+    /// An answer leaves the master. What it says must be durable now; it may still get lost.
+    pub(super) fn reply(&mut self, to: ReplyTo, reply: Reply) -> Result<(), String> {
+        let Some(pending) = self.clients.pending.remove(&to) else {
+            return Err(format!("{to:?} was answered twice"));
+        };
+        self.clients.answers += 1;
+        self.check_answer(&pending, &reply)?;
+        if self.random.chance(50) {
+            self.send_again(pending.request);
+        } else if let Ok(Answer::Submitted { first, count, .. }) = reply {
+            self.clients.known.extend((first.0..first.0 + u64::from(count)).map(TaskId));
+        }
+        Ok(())
+    }
+
+    fn check_answer(&mut self, pending: &Pending, reply: &Reply) -> Result<(), String> {
+        match (&pending.request, reply) {
+            (Request::Submit { tasks, key }, Ok(Answer::Submitted { first, count, .. })) => {
+                if tasks.len() != *count as usize {
+                    return Err(format!("{} tasks were submitted, {count} acknowledged", tasks.len()));
+                }
+                self.ledger.acknowledge(*first, *count, key.map(|key| (key.key, key.body)))?;
+                for (place, task) in (first.0..).zip(tasks) {
+                    match self.store.rows.get(&TaskId(place)) {
+                        Some(row) if row.title == task.title => {}
+                        row => return Err(format!("task {place} was acknowledged; its row: {row:?}")),
+                    }
+                }
+                Ok(())
+            }
+            (Request::Cancel { tasks }, Ok(Answer::Changed { changed, refused })) => {
+                check_total(tasks, *changed, refused)?;
+                for (task, before) in tasks.iter().zip(&pending.reopenings) {
+                    let is_refused = refused.iter().any(|(other, _)| other == task);
+                    let fold = self.store.history.get(*task);
+                    let took_effect = fold.is_some_and(|fold| fold.is_cancelled || fold.reopenings > *before);
+                    if !is_refused && !took_effect {
+                        return Err(format!("cancelling task {task} was acknowledged; it is {fold:?}"));
+                    }
+                }
+                Ok(())
+            }
+            (Request::Retry { tasks }, Ok(Answer::Changed { changed, refused })) => {
+                check_total(tasks, *changed, refused)?;
+                for (task, before) in tasks.iter().zip(&pending.reopenings) {
+                    let is_refused = refused.iter().any(|(other, _)| other == task);
+                    if !is_refused && self.store.history.reopenings(*task) <= *before {
+                        return Err(format!("retrying task {task} was acknowledged; it was not reopened"));
+                    }
+                }
+                Ok(())
+            }
+            (Request::Patch { tasks, .. }, Ok(Answer::Changed { changed, refused })) => {
+                check_total(tasks, *changed, refused)
+            }
+            (Request::Stats, Ok(Answer::Stats(stats))) => {
+                let settled = stats.settled;
+                let settled = settled.completed + settled.failed + settled.cancelled + settled.skipped;
+                let total = stats.blocked + stats.pending + stats.running + settled;
+                let rows = u64::try_from(self.store.rows.len()).unwrap_or(0);
+                if total > rows {
+                    Err(format!("{total} tasks were counted, {rows} are durable"))
+                } else {
+                    Ok(())
+                }
+            }
+            (Request::Drain { worker }, Ok(Answer::Done)) => match self.store.workers.get(worker) {
+                Some(_) => Ok(()),
+                None => Err(format!("worker {worker} was drained and has no row")),
+            },
+            (Request::Why { .. }, Ok(Answer::Why(_)) | Err(Rejection::UnknownTask(_)))
+            | (Request::Workers, Ok(Answer::Workers(_)))
+            | (Request::WorkerDead { .. }, Ok(Answer::Done))
+            | (Request::Drain { .. } | Request::WorkerDead { .. }, Err(Rejection::UnknownWorker(_)))
+            | (Request::Submit { .. }, Err(Rejection::Limit { .. } | Rejection::KeyConflict)) => Ok(()),
+            (request, reply) => Err(format!("{request:?} was answered with {reply:?}")),
+        }
+    }
+}
+
+fn check_total(tasks: &[TaskId], changed: u32, refused: &[(TaskId, Rejection)]) -> Result<(), String> {
+    if tasks.len() == changed as usize + refused.len() {
+        Ok(())
+    } else {
+        Err(format!("{tasks:?}: {changed} changed and {refused:?} refused"))
+    }
+}

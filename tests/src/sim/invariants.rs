@@ -1,0 +1,200 @@
+//! What must hold whatever happens, beside what the store and the fold check with every commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use agentflow_core::attempt::{AttemptKey, ReportBody};
+use agentflow_core::batch::{Batch, KeyHash, Outcome, TaskRow};
+use agentflow_core::ids::{Attempt, Fence, SessionEpoch, TaskId};
+
+use super::world::World;
+
+/// What was promised to clients, and what workers were given.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// Tasks whose submission was acknowledged.
+    acknowledged: BTreeSet<TaskId>,
+    /// What each idempotency key was acknowledged to have made.
+    keys: BTreeMap<KeyHash, (KeyHash, TaskId, u32)>,
+    /// Assignments that reached a worker.
+    received: BTreeSet<(TaskId, Fence)>,
+    /// The latest assignment of each task as decided, durable or not.
+    latest: BTreeMap<TaskId, (Attempt, Fence)>,
+}
+
+impl Ledger {
+    /// Notes what a batch says of assignments.
+    pub(super) fn decided(&mut self, batch: &Batch) {
+        for write in &batch.tasks {
+            self.latest.insert(write.id, (write.state.attempt, write.state.fence));
+        }
+    }
+
+    /// A new master goes on from the rows.
+    pub(super) fn recovered(&mut self, tasks: &[TaskRow]) {
+        self.latest = tasks.iter().map(|row| (row.id, (row.state.attempt, row.state.fence))).collect();
+    }
+
+    /// The latest assignment of a task as decided.
+    pub(super) fn latest(&self, task: TaskId) -> Option<(Attempt, Fence)> {
+        self.latest.get(&task).copied()
+    }
+
+    /// Notes an assignment that reached a worker: each reaches one worker, once.
+    pub(super) fn received(&mut self, worker: &str, key: AttemptKey) -> Result<(), String> {
+        if self.received.insert((key.task, key.fence)) {
+            Ok(())
+        } else {
+            Err(format!("{worker} was given {key:?}, which was given before"))
+        }
+    }
+
+    /// Notes that a submission was acknowledged.
+    pub(super) fn acknowledge(
+        &mut self,
+        first: TaskId,
+        count: u32,
+        key: Option<(KeyHash, KeyHash)>,
+    ) -> Result<(), String> {
+        self.acknowledged.extend((first.0..first.0 + u64::from(count)).map(TaskId));
+        let Some((key, body)) = key else { return Ok(()) };
+        let made = (body, first, count);
+        match self.keys.insert(key, made) {
+            Some(before) if before != made => {
+                Err(format!("key {key:?} was answered with {before:?} and with {made:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The text that a worker gives as the result of an attempt: it names the assignment, so that a
+/// result that ends up elsewhere is seen.
+pub(super) fn result_of(worker: &str, key: AttemptKey) -> Box<str> {
+    format!("{}/{}/{}/{worker}", key.task, key.attempt, key.fence).into()
+}
+
+/// A recorded result must be of the assignment that it is recorded for. An attempt that nobody
+/// reported on has none.
+pub(super) fn check_result(
+    task: TaskId,
+    attempt: Attempt,
+    fence: Fence,
+    worker: Option<&Arc<str>>,
+    outcome: &Outcome,
+) -> Result<(), String> {
+    let Some(result) = &outcome.result else { return Ok(()) };
+    let worker = worker.map_or("nobody", |name| name);
+    let expected = result_of(worker, AttemptKey { task, attempt, fence });
+    if *result == expected {
+        Ok(())
+    } else {
+        Err(format!("the result of {result} was taken for that of {expected}"))
+    }
+}
+
+impl World {
+    /// An assignment may leave only when it is durable, and only to the worker that it names.
+    pub(super) fn check_assignment(&self, session: SessionEpoch, key: AttemptKey) -> Result<(), String> {
+        let Some((worker, attempt)) = self.store.history.given(key.task, key.fence) else {
+            return Err(format!("{key:?} left before its decision was durable"));
+        };
+        let addressee = self.network.worker_of(session).map(|index| &self.workers[index].name);
+        if *attempt != key.attempt || addressee.is_some_and(|name| name != worker) {
+            return Err(format!("{key:?} went to {addressee:?}; decided was attempt {attempt} for {worker}"));
+        }
+        Ok(())
+    }
+
+    /// An acknowledged end must be durable: the row is no longer in the worker's hands under that
+    /// fence.
+    pub(super) fn check_ack(&self, session: SessionEpoch, up_to: u64) -> Result<(), String> {
+        let Some(worker) = self.network.worker_of(session).map(|index| &self.workers[index]) else {
+            return Ok(());
+        };
+        if worker.session != Some(session) {
+            return Ok(());
+        }
+        for report in worker.reports.iter().take_while(|report| report.no <= up_to) {
+            if matches!(report.body, ReportBody::Started { .. }) {
+                continue;
+            }
+            let key = report.key;
+            if let Some(row) = self.store.rows.get(&key.task)
+                && row.state.fence == key.fence
+                && row.state.attempt == key.attempt
+                && !row.state.status.is_settled()
+                && row.state.worker.is_some()
+            {
+                return Err(format!("{report:?} was acknowledged, but the row says {:?}", row.state));
+            }
+        }
+        Ok(())
+    }
+
+    /// No worker is given more than its credits, by the master's account.
+    pub(super) fn check_credits(&self) -> Result<(), String> {
+        let Some(kernel) = &self.master.kernel else { return Ok(()) };
+        for worker in &self.workers {
+            if let Some((held, most)) = kernel.credits(&worker.name)
+                && held > most
+            {
+                return Err(format!("worker {} holds {held} of {most}", worker.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every task whose submission was acknowledged is there.
+    pub(super) fn check_acknowledged(&self) -> Result<(), String> {
+        match self.ledger.acknowledged.iter().find(|id| !self.store.rows.contains_key(id)) {
+            Some(id) => Err(format!("task {id} was acknowledged and is lost")),
+            None => Ok(()),
+        }
+    }
+
+    /// At the end: nothing was made twice, nothing is left undone, nobody is busy.
+    pub(super) fn check_end(&self) -> Result<(), String> {
+        self.check_acknowledged()?;
+        self.check_counts()?;
+        let mut titles = BTreeMap::new();
+        for (id, row) in &self.store.rows {
+            if let Some(other) = titles.insert(&row.title, id) {
+                return Err(format!("'{}' was submitted once and made twice: {other}, {id}", row.title));
+            }
+        }
+        if let Some(stuck) = self.unfinished() {
+            return Err(stuck);
+        }
+        let Some(kernel) = &self.master.kernel else { return Err("the master is down".to_owned()) };
+        for worker in &self.workers {
+            if let Some((held, _)) = kernel.credits(&worker.name)
+                && held > 0
+            {
+                return Err(format!("worker {} still holds {held} tasks at the end", worker.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// What still keeps the world busy, once faults have stopped.
+    pub(super) fn unfinished(&self) -> Option<String> {
+        for (id, row) in self.store.live() {
+            let Some(spec) = self.store.spec_of(row) else { return Some(format!("task {id} has no spec")) };
+            let can_run = self.workers.iter().any(|worker| worker.suits(&row.state.group, &spec.spec));
+            if can_run || row.state.worker.is_some() {
+                let why = self.master.kernel.as_ref().and_then(|kernel| kernel.why(id, self.now()).ok());
+                return Some(format!("task {id} does not settle: {:?}; why: {why:?}", row.state));
+            }
+        }
+        for worker in &self.workers {
+            if let Some(busy) = worker.busy_with() {
+                return Some(format!("worker {} does not come to rest: {busy}", worker.name));
+            }
+        }
+        if !self.store.is_idle() || self.master.kernel.is_none() {
+            return Some("the master does not come to rest".to_owned());
+        }
+        None
+    }
+}

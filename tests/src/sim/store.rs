@@ -1,0 +1,269 @@
+//! The database in memory: what is durable, and what is on its way there.
+//!
+//! Batches are taken in the order of their decisions. While one transaction runs, what arrives is
+//! gathered for the next. A crash loses what is gathered; the running transaction is lost or not.
+//!
+//! Invariants, checked with every commit: decisions come without a gap; a birth is of a new task
+//! and a change of a known one; the counters of a batch are those of the rows after it; an
+//! attempt's row changes only from `lost` to what really became of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentflow_core::batch::{
+    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, SpecRow, TaskRow,
+    TaskState, TaskWrite, WorkerRow,
+};
+use agentflow_core::event::Event;
+use agentflow_core::ids::{Attempt, DecisionNumber, Seq, SpecHash, TaskId};
+use agentflow_core::kernel::{LoadedTask, PreparedSpec};
+use agentflow_core::status::Status;
+use agentflow_core::time::Wall;
+
+use super::fold::History;
+
+/// A task's whole row.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) spec: SpecHash,
+    pub(super) title: Box<str>,
+    pub(super) created_at: Wall,
+    pub(super) state: TaskState,
+    pub(super) outcome: Outcome,
+}
+
+/// The database and the way into it.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    pub(super) rows: BTreeMap<TaskId, Row>,
+    pub(super) keys: BTreeMap<KeyHash, KeyRow>,
+    pub(super) workers: BTreeMap<Arc<str>, WorkerRow>,
+    pub(super) attempts: BTreeMap<(TaskId, Attempt), AttemptRow>,
+    /// What the events say; must agree with the rows.
+    pub(super) history: History,
+    specs: BTreeMap<SpecHash, Arc<PreparedSpec>>,
+    counters: Counters,
+    head: Seq,
+    by_status: BTreeMap<Status, u64>,
+    durable: DecisionNumber,
+    gathered: Vec<Batch>,
+    running: Vec<Batch>,
+}
+
+impl Store {
+    /// Takes a batch. True when a transaction is to be started.
+    pub(super) fn gather(&mut self, batch: Batch) -> bool {
+        self.gathered.push(batch);
+        self.running.is_empty()
+    }
+
+    /// Starts a transaction with what is gathered. False when there is nothing.
+    pub(super) fn begin(&mut self) -> bool {
+        if self.running.is_empty() {
+            self.running = std::mem::take(&mut self.gathered);
+        }
+        !self.running.is_empty()
+    }
+
+    /// Whether everything that was decided is durable.
+    pub(super) fn is_idle(&self) -> bool {
+        self.gathered.is_empty() && self.running.is_empty()
+    }
+
+    /// How many batches the running transaction has.
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Ends the running transaction well; says up to where everything is durable. `forget` leaves
+    /// one of its batches out, which no store may do.
+    pub(super) fn commit(&mut self, forget: Option<usize>) -> Result<DecisionNumber, String> {
+        for (position, batch) in std::mem::take(&mut self.running).into_iter().enumerate() {
+            if batch.decision != self.durable.next() {
+                return Err(format!("{:?} was to follow {:?}", batch.decision, self.durable));
+            }
+            self.durable = batch.decision;
+            if forget != Some(position) {
+                self.write(batch)?;
+            }
+        }
+        Ok(self.durable)
+    }
+
+    /// The master is gone; a new one will number its decisions from 1.
+    pub(super) fn crash(&mut self, running_succeeds: bool) -> Result<(), String> {
+        if running_succeeds {
+            self.commit(None)?;
+        }
+        self.running.clear();
+        self.gathered.clear();
+        self.durable = DecisionNumber(0);
+        Ok(())
+    }
+
+    fn write(&mut self, batch: Batch) -> Result<(), String> {
+        for SpecRow { hash, body } in batch.specs {
+            let prepared = PreparedSpec::read(hash, body).map_err(|error| error.to_string())?;
+            self.specs.entry(hash).or_insert_with(|| Arc::new(prepared));
+        }
+        let written: Vec<TaskId> = batch.tasks.iter().map(|write| write.id).collect();
+        for write in batch.tasks {
+            self.write_task(write)?;
+        }
+        for row in batch.attempts {
+            self.write_attempt(row)?;
+        }
+        for row in batch.workers {
+            self.workers.insert(Arc::clone(&row.name), row);
+        }
+        for row in batch.keys {
+            if let Some(old) = self.keys.insert(row.key, row.clone()) {
+                return Err(format!("idempotency key {:?} made {} and {}", row.key, old.first, row.first));
+            }
+        }
+        for event in &batch.events {
+            self.write_event(event)?;
+        }
+        self.counters = batch.counters;
+        self.check_counters()?;
+        for id in written {
+            self.check_task(id)?;
+        }
+        Ok(())
+    }
+
+    fn write_event(&mut self, event: &Event) -> Result<(), String> {
+        self.head = self.head.next();
+        self.history.take(self.head, event)
+    }
+
+    fn write_task(&mut self, write: TaskWrite) -> Result<(), String> {
+        let TaskWrite { id, birth, state, outcome } = write;
+        *self.by_status.entry(state.status).or_default() += 1;
+        match (birth, self.rows.get_mut(&id)) {
+            (Some(birth), None) => {
+                if !self.specs.contains_key(&birth.spec) {
+                    return Err(format!("task {id} was written before its specification"));
+                }
+                let mut row = Row {
+                    spec: birth.spec,
+                    title: birth.title,
+                    created_at: birth.created_at,
+                    state,
+                    outcome: Outcome::default(),
+                };
+                if let OutcomeChange::Set(outcome) = outcome {
+                    row.outcome = *outcome;
+                }
+                self.rows.insert(id, row);
+            }
+            (None, Some(row)) => {
+                if let Some(count) = self.by_status.get_mut(&row.state.status) {
+                    *count -= 1;
+                }
+                row.state = state;
+                if let OutcomeChange::Set(outcome) = outcome {
+                    row.outcome = *outcome;
+                }
+            }
+            (Some(_), Some(_)) => return Err(format!("task {id} was born twice")),
+            (None, None) => return Err(format!("task {id} changes without having been born")),
+        }
+        Ok(())
+    }
+
+    fn write_attempt(&mut self, row: AttemptRow) -> Result<(), String> {
+        let (task, attempt) = (row.task, row.attempt);
+        super::invariants::check_result(task, attempt, row.fence, Some(&row.worker), &row.outcome)?;
+        if let Some(old) = self.attempts.get(&(task, attempt))
+            && (old.end != AttemptEnd::Lost || old.fence != row.fence || old.worker != row.worker)
+        {
+            return Err(format!("attempt {attempt} of task {task} ended twice: {old:?}, then {row:?}"));
+        }
+        self.attempts.insert((task, attempt), row);
+        Ok(())
+    }
+
+    /// The counters that came with a batch against the rows as they are after it.
+    fn check_counters(&self) -> Result<(), String> {
+        let mut settled = self.counters.settled;
+        for status in [Status::Completed, Status::Failed, Status::Cancelled, Status::Skipped] {
+            let counted = settled.of(status).copied().unwrap_or_default();
+            if counted != self.count(status) {
+                return Err(format!("{counted} tasks counted as {status}, {} rows", self.count(status)));
+            }
+        }
+        let last = self.rows.last_key_value().map(|(id, _)| *id).unwrap_or_default();
+        if self.counters.last_task != last {
+            return Err(format!("the last task is {last}, counted {}", self.counters.last_task));
+        }
+        Ok(())
+    }
+
+    /// A task's row against what the events say of it and against its attempts' rows.
+    fn check_task(&self, id: TaskId) -> Result<(), String> {
+        let Some(row) = self.rows.get(&id) else { return Err(format!("task {id} has no row")) };
+        self.history.check(id, &row.state)?;
+        let Row { state, outcome, .. } = row;
+        if !state.status.is_settled() {
+            return Ok(());
+        }
+        // A task that was settled by nobody's report keeps what its latest report said.
+        let is_reported = state.status == Status::Completed && state.worker.is_some();
+        if is_reported {
+            let worker = state.worker.as_ref();
+            super::invariants::check_result(id, state.attempt, state.fence, worker, outcome)?;
+        }
+        if let Some(attempt) = self.attempts.get(&(id, state.attempt))
+            && state.status == Status::Completed
+            && attempt.end != AttemptEnd::Completed
+        {
+            return Err(format!(
+                "task {id} is completed, but its attempt {} is kept as {attempt:?}",
+                state.attempt
+            ));
+        }
+        Ok(())
+    }
+
+    /// Rows of a status.
+    pub(super) fn count(&self, status: Status) -> u64 {
+        self.by_status.get(&status).copied().unwrap_or_default()
+    }
+
+    /// A task's specification.
+    pub(super) fn spec_of(&self, row: &Row) -> Option<&Arc<PreparedSpec>> {
+        self.specs.get(&row.spec)
+    }
+
+    /// Tasks that are not settled.
+    pub(super) fn live(&self) -> impl Iterator<Item = (TaskId, &Row)> {
+        self.rows.iter().filter(|(_, row)| !row.state.status.is_settled()).map(|(id, row)| (*id, row))
+    }
+
+    /// Answers [`agentflow_core::kernel::Effect::Load`].
+    pub(super) fn load(&self, asked: &[TaskId]) -> Vec<LoadedTask> {
+        let load = |id: &TaskId| {
+            let row = self.rows.get(id)?;
+            let spec = Arc::clone(self.spec_of(row)?);
+            Some(LoadedTask { row: task_row(*id, row), spec })
+        };
+        asked.iter().filter_map(load).collect()
+    }
+
+    /// What a new master reads: live rows, their specifications, workers, counters.
+    pub(super) fn scan(&self) -> (Vec<TaskRow>, Vec<SpecRow>, Vec<WorkerRow>, Counters) {
+        let tasks: Vec<TaskRow> = self.live().map(|(id, row)| task_row(id, row)).collect();
+        let mut specs = BTreeMap::new();
+        for task in &tasks {
+            if let Some(spec) = self.specs.get(&task.spec) {
+                specs.insert(spec.hash, SpecRow { hash: spec.hash, body: Arc::clone(&spec.body) });
+            }
+        }
+        (tasks, specs.into_values().collect(), self.workers.values().cloned().collect(), self.counters)
+    }
+}
+
+fn task_row(id: TaskId, row: &Row) -> TaskRow {
+    TaskRow { id, spec: row.spec, created_at: row.created_at, state: row.state.clone() }
+}

@@ -1,0 +1,491 @@
+//! Workers: real words, pretended work.
+//!
+//! A worker holds every assignment until the master has acknowledged its end, keeps reports until
+//! they are acknowledged and says them again on a new socket. A crash of the process loses its
+//! work; what was over may survive in the spool.
+//!
+//! Invariants, checked as frames arrive: no assignment comes twice; no more of them than credits;
+//! nothing that the worker cannot run; a welcome speaks of everything that the hello named.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
+use agentflow_core::batch::Outcome;
+use agentflow_core::ids::{BootId, SessionEpoch};
+use agentflow_core::kernel::{Assigned, PreparedSpec};
+use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
+use agentflow_core::time::Wall;
+
+use super::invariants::result_of;
+use super::network::{Downward, Upward};
+use super::world::{Happening, World};
+
+/// What can wake a worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Alarm {
+    /// Try to reach the master.
+    Connect,
+    /// Show that it is alive.
+    Heartbeat(SessionEpoch),
+    /// Nobody has answered the hello on that socket.
+    Unanswered(SessionEpoch),
+    /// An attempt is over.
+    Ended(AttemptKey, End),
+    /// The lease has passed since the master was lost at that moment.
+    Deadline(i64),
+    /// A process of another life starts.
+    Start,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Waiting,
+    Running,
+    Stopping,
+    Over,
+}
+
+#[derive(Debug)]
+struct Work {
+    stage: Stage,
+    spec: Spec,
+    started_at: Wall,
+}
+
+/// One worker, through all its lives.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) name: Arc<str>,
+    pub(super) boot: BootId,
+    pub(super) is_alive: bool,
+    pub(super) session: Option<SessionEpoch>,
+    /// Not yet acknowledged.
+    pub(super) reports: VecDeque<Report>,
+    pub(super) is_draining: bool,
+    groups: Vec<Arc<str>>,
+    labels: BTreeMap<String, String>,
+    resources: Resources,
+    slots: u32,
+    prefetch: u32,
+    is_welcome: bool,
+    work: BTreeMap<AttemptKey, Work>,
+    /// In the order of arrival.
+    waiting: VecDeque<AttemptKey>,
+    /// What the latest hello named.
+    named: Vec<AttemptKey>,
+    last_report: u64,
+    lost_master_at: Option<i64>,
+}
+
+impl Worker {
+    pub(super) fn new(name: &str, groups: &[&str], label: &str, slots: u32, prefetch: u32) -> Self {
+        Self {
+            name: name.into(),
+            boot: BootId(0),
+            is_alive: false,
+            session: None,
+            reports: VecDeque::new(),
+            is_draining: false,
+            groups: groups.iter().map(|group| Arc::from(*group)).collect(),
+            labels: [("zone".to_owned(), label.to_owned())].into(),
+            resources: Resources { cpus_milli: 4_000, memory_mb: 1_000, ..Resources::default() },
+            slots,
+            prefetch,
+            is_welcome: false,
+            work: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            named: Vec::new(),
+            last_report: 0,
+            lost_master_at: None,
+        }
+    }
+
+    /// Whether it can run such a task at all.
+    pub(super) fn suits(&self, group: &Arc<str>, spec: &Spec) -> bool {
+        self.groups.contains(group)
+            && spec.labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+            && spec.resources.fits(&self.resources)
+            && !matches!(spec.payload, Payload::Handler { .. })
+    }
+
+    /// What it has still to do, if anything.
+    pub(super) fn busy_with(&self) -> Option<String> {
+        let is_idle = self.is_alive && self.is_welcome && self.work.is_empty() && self.reports.is_empty();
+        (!is_idle).then(|| {
+            format!(
+                "alive {}, welcome {}, {:?}, {:?}",
+                self.is_alive, self.is_welcome, self.work, self.reports
+            )
+        })
+    }
+
+    fn count(&self, stages: &[Stage]) -> usize {
+        self.work.values().filter(|work| stages.contains(&work.stage)).count()
+    }
+
+    fn hello(&self, at: Wall) -> Hello {
+        let held =
+            |(key, work): (&AttemptKey, &Work)| Held { key: *key, started: work.started_at != Wall(0) };
+        Hello {
+            version: 2,
+            worker: Arc::clone(&self.name),
+            boot: self.boot,
+            groups: self.groups.clone(),
+            labels: self.labels.clone(),
+            resources: self.resources.clone(),
+            slots: self.slots,
+            prefetch: self.prefetch,
+            handlers: Vec::new(),
+            sandboxes: Vec::new(),
+            running: self.work.iter().map(held).collect(),
+            draining: self.is_draining,
+            at,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn alarm(&mut self, worker: usize, after_us: i64, alarm: Alarm) {
+        let boot = self.workers[worker].boot;
+        self.plan(self.now_us + after_us, Happening::Alarm { worker, boot, alarm });
+    }
+
+    pub(super) fn on_alarm(&mut self, worker: usize, boot: BootId, alarm: Alarm) -> Result<(), String> {
+        if self.workers[worker].boot != boot {
+            return Ok(());
+        }
+        let is_alive = self.workers[worker].is_alive;
+        match alarm {
+            Alarm::Start if !is_alive => self.start_worker(worker),
+            Alarm::Connect if is_alive && self.workers[worker].session.is_none() => self.greet(worker),
+            Alarm::Heartbeat(session) if is_alive && self.workers[worker].session == Some(session) => {
+                self.send_up(session, Upward::Heartbeat);
+                let every = i64::try_from(self.master.settings.lease_ms).unwrap_or(0) * 1_000 / 5;
+                self.alarm(worker, every, alarm);
+            }
+            Alarm::Unanswered(session)
+                if self.workers[worker].session == Some(session) && !self.workers[worker].is_welcome =>
+            {
+                self.close_below(session, false);
+                self.disconnected(worker);
+            }
+            Alarm::Ended(key, end) if is_alive => self.attempt_ended(worker, key, end),
+            Alarm::Deadline(since) if is_alive && self.workers[worker].lost_master_at == Some(since) => {
+                self.stop_at_deadline(worker);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A new life begins, with what the spool has kept.
+    fn start_worker(&mut self, index: usize) {
+        let boot = BootId(self.random.next());
+        let worker = &mut self.workers[index];
+        worker.boot = boot;
+        worker.is_alive = true;
+        worker.is_draining = false;
+        worker.lost_master_at = None;
+        for (number, report) in (1..).zip(&mut worker.reports) {
+            report.no = number;
+        }
+        worker.last_report = u64::try_from(worker.reports.len()).unwrap_or(0);
+        self.alarm(index, 0, Alarm::Connect);
+    }
+
+    fn greet(&mut self, index: usize) {
+        if self.master.kernel.is_none() {
+            let again = self.random.ms(20, 400);
+            self.alarm(index, again, Alarm::Connect);
+            return;
+        }
+        let session = self.connect(index);
+        let at = self.now().wall;
+        let worker = &mut self.workers[index];
+        worker.session = Some(session);
+        worker.is_welcome = false;
+        worker.named = worker.work.keys().copied().collect();
+        let hello = worker.hello(at);
+        self.send_up(session, Upward::Hello(Box::new(hello)));
+        self.alarm(index, 0, Alarm::Heartbeat(session));
+        let patience = self.random.ms(800, 4_000);
+        self.alarm(index, patience, Alarm::Unanswered(session));
+    }
+
+    /// The socket is gone: work goes on, and the worker tries again.
+    pub(super) fn disconnected(&mut self, index: usize) {
+        let now_us = self.now_us;
+        let worker = &mut self.workers[index];
+        worker.session = None;
+        worker.is_welcome = false;
+        if worker.lost_master_at.is_none() {
+            worker.lost_master_at = Some(now_us);
+            let lease = i64::try_from(self.master.settings.lease_ms).unwrap_or(0) * 1_000;
+            self.alarm(index, lease, Alarm::Deadline(now_us));
+        }
+        let again = self.random.ms(0, 300);
+        self.alarm(index, again, Alarm::Connect);
+    }
+
+    /// The process dies. A worker whose machine dies goes silently.
+    pub(super) fn kill_worker(&mut self, index: usize, silently: bool) {
+        let keeps_spool = self.random.chance(600);
+        let worker = &mut self.workers[index];
+        worker.is_alive = false;
+        worker.is_welcome = false;
+        worker.waiting.clear();
+        worker.work.retain(|_, work| keeps_spool && work.stage == Stage::Over);
+        let kept = &worker.work;
+        worker.reports.retain(|report| {
+            kept.contains_key(&report.key) && !matches!(report.body, ReportBody::Started { .. })
+        });
+        if let Some(session) = worker.session.take() {
+            self.close_below(session, silently);
+        }
+    }
+
+    pub(super) fn worker_hears(&mut self, index: usize, frame: Downward) -> Result<(), String> {
+        let is_greeting = matches!(frame, Downward::Welcome { .. } | Downward::Refuse(_));
+        if self.workers[index].is_welcome == is_greeting {
+            return Err(format!("worker {} heard {frame:?} out of turn", self.workers[index].name));
+        }
+        match frame {
+            Downward::Welcome { keep, stop } => self.welcomed(index, &keep, &stop)?,
+            Downward::Refuse(reason) => return Err(format!("a hello was refused: {reason}")),
+            Downward::Assign(tasks) => {
+                for task in tasks {
+                    self.assigned(index, &task)?;
+                }
+                self.start_waiting(index);
+            }
+            Downward::Ack(up_to) => self.acknowledged(index, up_to),
+            Downward::Cancel(keys) => {
+                for key in keys {
+                    self.stop_attempt(index, key, End::Cancelled);
+                }
+            }
+            Downward::Drop(keys) => self.drop_attempts(index, &keys),
+            Downward::Return(keys) => self.give_back(index, &keys),
+            Downward::Drain => self.drain_worker(index),
+        }
+        self.leave_if_drained(index);
+        Ok(())
+    }
+
+    fn welcomed(&mut self, index: usize, keep: &[AttemptKey], stop: &[AttemptKey]) -> Result<(), String> {
+        let worker = &mut self.workers[index];
+        worker.is_welcome = true;
+        worker.lost_master_at = None;
+        let mut answered: Vec<AttemptKey> = keep.iter().chain(stop).copied().collect();
+        answered.sort();
+        if answered != worker.named {
+            return Err(format!(
+                "a hello named {:?}, the welcome keeps {keep:?}, stops {stop:?}",
+                worker.named
+            ));
+        }
+        let again: Vec<Report> = worker.reports.iter().cloned().collect();
+        self.drop_attempts(index, stop);
+        if let Some(session) = self.workers[index].session
+            && !again.is_empty()
+        {
+            self.send_up(session, Upward::Reports(again));
+        }
+        self.start_waiting(index);
+        Ok(())
+    }
+
+    fn assigned(&mut self, index: usize, task: &Assigned) -> Result<(), String> {
+        let worker = &self.workers[index];
+        self.ledger.received(&worker.name, task.key)?;
+        let prepared = PreparedSpec::read(task.spec, Arc::clone(&task.body)).map_err(|e| e.to_string())?;
+        let spec = prepared.spec;
+        let is_for_it = worker.groups.iter().any(|group| worker.suits(group, &spec));
+        if !is_for_it || spec.payload == Payload::Milestone {
+            return Err(format!("worker {} was given {spec:?}, which it cannot run", worker.name));
+        }
+        let worker = &mut self.workers[index];
+        worker.work.insert(task.key, Work { stage: Stage::Waiting, spec, started_at: Wall(0) });
+        worker.waiting.push_back(task.key);
+        // What is being stopped for the master counts until it is reported.
+        let held = worker.count(&[Stage::Waiting, Stage::Running, Stage::Stopping]);
+        let credits = (worker.slots + worker.prefetch) as usize;
+        if held > credits {
+            return Err(format!(
+                "worker {} was given {held} attempts, it has {credits} credits",
+                worker.name
+            ));
+        }
+        let mut used = Resources::default();
+        for work in worker.work.values().filter(|work| work.stage != Stage::Over) {
+            used.give(&work.spec.resources);
+        }
+        if !used.fits(&worker.resources) {
+            return Err(format!("worker {} has {:?}, given was {used:?}", worker.name, worker.resources));
+        }
+        Ok(())
+    }
+
+    fn start_waiting(&mut self, index: usize) {
+        let at = self.now().wall;
+        loop {
+            let worker = &mut self.workers[index];
+            if worker.count(&[Stage::Running, Stage::Stopping]) >= worker.slots as usize {
+                return;
+            }
+            let Some(key) = worker.waiting.pop_front() else { return };
+            let Some(work) = worker.work.get_mut(&key) else { continue };
+            work.stage = Stage::Running;
+            work.started_at = at;
+            let is_noop = work.spec.payload == Payload::Noop;
+            self.report(index, key, ReportBody::Started { at });
+            let duration = if is_noop {
+                0
+            } else if self.random.chance(50) {
+                self.random.ms(1_000, 8_000)
+            } else {
+                self.random.ms(1, 900)
+            };
+            let end = match self.random.below(20) {
+                0 => End::Failed(RetryOn::Timeout),
+                1 => End::Failed(RetryOn::Spawn),
+                2..=4 => End::Failed(RetryOn::Error),
+                5 if !self.is_calm => End::Interrupted,
+                _ => End::Completed,
+            };
+            self.alarm(index, duration, Alarm::Ended(key, end));
+        }
+    }
+
+    /// Queues a report and sends it if the master listens; sometimes with all that went before.
+    fn report(&mut self, index: usize, key: AttemptKey, body: ReportBody) {
+        let sends_all = self.duplicates && self.random.chance(150);
+        let worker = &mut self.workers[index];
+        worker.last_report += 1;
+        let report = Report { no: worker.last_report, key, body };
+        worker.reports.push_back(report.clone());
+        if let Some(session) = worker.session
+            && worker.is_welcome
+        {
+            let reports = if sends_all { worker.reports.iter().cloned().collect() } else { vec![report] };
+            self.send_up(session, Upward::Reports(reports));
+        }
+    }
+
+    /// Says everything that is not acknowledged once more, on the same socket.
+    pub(super) fn repeat_reports(&mut self, index: usize) {
+        let worker = &self.workers[index];
+        if let Some(session) = worker.session
+            && worker.is_welcome
+            && !worker.reports.is_empty()
+        {
+            let reports = worker.reports.iter().cloned().collect();
+            self.send_up(session, Upward::Reports(reports));
+        }
+    }
+
+    fn attempt_ended(&mut self, index: usize, key: AttemptKey, end: End) {
+        let at = self.now().wall;
+        let worker = &mut self.workers[index];
+        let Some(work) = worker.work.get_mut(&key) else { return };
+        if work.stage == Stage::Over {
+            return;
+        }
+        work.stage = Stage::Over;
+        let outcome = Outcome {
+            exit_code: Some(i32::from(end != End::Completed)),
+            result: Some(result_of(&worker.name, key)),
+            error: matches!(end, End::Failed(_)).then(|| "it failed".into()),
+            ..Outcome::default()
+        };
+        let finished =
+            Finished { started_at: work.started_at, finished_at: at, end, outcome, log_bytes: 0, log_cut: 0 };
+        worker.waiting.retain(|waiting| *waiting != key);
+        self.report(index, key, ReportBody::Finished(Box::new(finished)));
+        self.start_waiting(index);
+        self.leave_if_drained(index);
+    }
+
+    /// Stops an attempt: at once if it waits, else after a while, unless it ends before.
+    fn stop_attempt(&mut self, index: usize, key: AttemptKey, end: End) {
+        let Some(work) = self.workers[index].work.get_mut(&key) else { return };
+        match work.stage {
+            Stage::Waiting => self.attempt_ended(index, key, end),
+            Stage::Running => {
+                work.stage = Stage::Stopping;
+                let grace = self.random.ms(1, 1_000);
+                self.alarm(index, grace, Alarm::Ended(key, end));
+            }
+            Stage::Stopping | Stage::Over => {}
+        }
+    }
+
+    fn stop_at_deadline(&mut self, index: usize) {
+        let stops = |work: &Work| work.spec.on_disconnect == OnDisconnect::Stop && work.stage != Stage::Over;
+        let keys: Vec<AttemptKey> =
+            self.workers[index].work.iter().filter(|(_, work)| stops(work)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.stop_attempt(index, key, End::Interrupted);
+        }
+    }
+
+    /// Kills attempts that are no longer the worker's; nobody wants to hear of them.
+    fn drop_attempts(&mut self, index: usize, keys: &[AttemptKey]) {
+        let worker = &mut self.workers[index];
+        for key in keys {
+            worker.work.remove(key);
+            worker.waiting.retain(|waiting| waiting != key);
+        }
+    }
+
+    fn give_back(&mut self, index: usize, keys: &[AttemptKey]) {
+        for key in keys {
+            let worker = &mut self.workers[index];
+            if let Some(work) = worker.work.get_mut(key)
+                && work.stage == Stage::Waiting
+            {
+                work.stage = Stage::Over;
+                worker.waiting.retain(|waiting| waiting != key);
+                self.report(index, *key, ReportBody::Returned {});
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, index: usize, up_to: u64) {
+        let worker = &mut self.workers[index];
+        while let Some(report) = worker.reports.front()
+            && report.no <= up_to
+        {
+            if !matches!(report.body, ReportBody::Started { .. }) {
+                worker.work.remove(&report.key);
+            }
+            worker.reports.pop_front();
+        }
+    }
+
+    /// Takes no new work, and gives back what it has not begun.
+    pub(super) fn drain_worker(&mut self, index: usize) {
+        self.workers[index].is_draining = true;
+        let waiting: Vec<AttemptKey> = self.workers[index].waiting.iter().copied().collect();
+        self.give_back(index, &waiting);
+        if let Some(session) = self.workers[index].session {
+            self.send_up(session, Upward::Draining);
+        }
+        self.leave_if_drained(index);
+    }
+
+    fn leave_if_drained(&mut self, index: usize) {
+        let worker = &self.workers[index];
+        let is_done = worker.work.is_empty() && worker.reports.is_empty();
+        if !(worker.is_alive && worker.is_draining && worker.is_welcome && is_done) {
+            return;
+        }
+        if let Some(session) = worker.session {
+            self.send_up(session, Upward::Goodbye);
+        }
+        self.kill_worker(index, false);
+        let again = self.random.ms(100, 3_000);
+        self.alarm(index, again, Alarm::Start);
+    }
+}
