@@ -4,11 +4,14 @@
 //! the kernel cannot refuse for its form, or into one error per bad field.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use agentflow_core::limits;
 use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, RetryPolicy, Sandbox, Spec};
 use agentflow_core::time::Wall;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::Timestamp;
@@ -175,7 +178,36 @@ pub enum SubmitBody {
 #[serde(deny_unknown_fields)]
 pub struct TasksBody {
     /// At most 10,000.
+    #[serde(deserialize_with = "objects")]
     pub tasks: Vec<TaskBody>,
+}
+
+/// Reads tasks that are written as objects. Left alone, serde also takes a list for an object whose
+/// fields are given by position, and an empty one for a task without a payload.
+fn objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TaskBody>, D::Error> {
+    struct Object(TaskBody);
+
+    impl<'de> Deserialize<'de> for Object {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(ObjectVisitor)
+        }
+    }
+
+    struct ObjectVisitor;
+
+    impl<'de> Visitor<'de> for ObjectVisitor {
+        type Value = Object;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a task as an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object, A::Error> {
+            TaskBody::deserialize(MapAccessDeserializer::new(map)).map(Object)
+        }
+    }
+
+    Ok(Vec::<Object>::deserialize(deserializer)?.into_iter().map(|object| object.0).collect())
 }
 
 /// A task whose form is right.
@@ -551,6 +583,14 @@ mod tests {
         assert_eq!(payload(r#"{"title": "done"}"#), Ok(Payload::Milestone));
         assert_eq!(payload(r#"{"command": "ls"}"#), shell("ls"));
         assert_eq!(payload(r#"{"description": "/commit all"}"#), Err(vec!["/description".into()]));
+    }
+
+    #[test]
+    fn a_list_is_no_task() {
+        let problem = read_json::<TasksBody>(br#"{"tasks": [{"kind": "noop"}, []]}"#).expect_err("a list");
+        assert_eq!(problem.errors[0].pointer, "/tasks/1");
+        let problem = read_json::<TasksBody>(br#"{"tasks": [{"retry": {"max": "x"}}]}"#).expect_err("a text");
+        assert_eq!(problem.errors[0].pointer, "/tasks/0/retry/max");
     }
 
     #[test]

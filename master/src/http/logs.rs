@@ -54,9 +54,11 @@ pub(crate) async fn logs(master: web::Data<Master>, request: HttpRequest, id: we
     let settled = follow.then(|| master.handles.events.send(WaitSettled(id)));
     let state = tasks::record(&master, id).await?.state;
     let attempt = Attempt(query.attempt.unwrap_or(state.attempt.0.max(1)));
+    // One that was followed by another grows no more.
+    let is_over = state.attempt > attempt;
     let reader = LogReader::new(&master.logs_dir, id, attempt, query.offset.unwrap_or_default());
     let growth = match (watcher, settled) {
-        (Some(watcher), Some(settled)) => {
+        (Some(watcher), Some(settled)) if !is_over => {
             let settled: Settled = Box::pin(async move {
                 // A closed mailbox means that the master stops, which ends the stream as well.
                 let _ = settled.await;

@@ -65,6 +65,7 @@ fn bad_bodies_are_refused_and_named() {
     let unknown = post(r#"{"tasks": [], "colour": 1}"#).expect(422);
     assert!(unknown["detail"].as_str().expect("text").contains("colour"), "{unknown}");
     post(r#"{"tasks": []}"#).expect(422);
+    post(r#"{"tasks": [[]]}"#).expect(422);
     post(r#"{"command": "a\u0000b"}"#).expect(422);
     post(r#"{"kind": "dance"}"#).expect(422);
     let keyed = post(r#"{"tasks": [{"kind": "noop", "idempotency_key": "k"}]}"#).expect(422);

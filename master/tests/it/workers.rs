@@ -202,6 +202,37 @@ fn workers_are_drained_and_declared_dead() {
 }
 
 #[test]
+fn following_an_attempt_goes_on_to_the_next_or_ends() {
+    let master = TestMaster::start();
+    let id = master.client.submit(r#"{"command": "x", "retry": {"max": 1, "backoff_ms": 0}}"#);
+    let (mut socket, _) = worker(master.address(), "w1");
+    let first = key_of(&socket.text_of("assign"));
+    log(&mut socket, first, 0, b"one");
+    socket.text_of("log_ack");
+    let follow = |query: &str| {
+        let (client, path) = (master.client.clone(), format!("/api/v2/tasks/{id}/logs?follow=1{query}"));
+        std::thread::spawn(move || client.get(&path).text)
+    };
+    let latest = follow("");
+    let failed = json!({"event": "finished", "started_at": 1, "finished_at": 2,
+        "end": {"end": "failed", "class": "error"}, "error": "bad"});
+    socket.send(&json!({"type": "reports", "reports": [started(1, first), report(2, first, failed)]}));
+    let second = key_of(&socket.text_of("assign"));
+    assert_eq!(second.attempt, Attempt(2));
+    assert_eq!(follow("&attempt=1").join().expect("output"), "one", "the first attempt is over");
+    log(&mut socket, second, 0, b"two");
+    socket.text_of("log_ack");
+    socket.send(&json!({"type": "reports", "reports": [started(3, second), finished(4, second)]}));
+    let text = latest.join().expect("output");
+    // Whoever began to follow only after the second attempt was assigned sees that one.
+    assert!(text == "one\n[agentflow: attempt 2]\ntwo" || text == "two", "{text}");
+    let attempts = master.client.get(&format!("/api/v2/tasks/{id}/attempts")).expect(200);
+    let kinds: Vec<_> =
+        attempts["attempts"].as_array().expect("attempts").iter().map(|a| &a["status"]).collect();
+    assert_eq!(kinds, ["failed", "completed"]);
+}
+
+#[test]
 fn connecting_without_an_upgrade_is_explained() {
     let master = TestMaster::start();
     master.client.get(CONNECT).expect(426);
