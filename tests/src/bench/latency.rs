@@ -8,7 +8,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agentflow_protocol::api::TaskView;
-use agentflow_schema::testing::OneRowCommits;
 use serde_json::json;
 
 use super::figure::{Figure, percentile};
@@ -21,14 +20,13 @@ use crate::harness::{Failure, WorkerOptions, pause};
 const BREATH: Duration = Duration::from_millis(5);
 
 pub(super) fn measure(database: Database, scale: Scale) -> Result<Vec<Figure>, Failure> {
-    let stage = Stage::with_worker(database, &WorkerOptions::default())?;
+    let mut stage = Stage::with_worker(database, &WorkerOptions::default())?;
     let mut line = Line::open(stage.scene.port())?;
-    let mut commits = OneRowCommits::create(&stage.scene.path("unit.db"))?;
     let submit = request("POST", "/api/v2/tasks", Some(&json!({ "kind": "noop" })));
     let (mut begins, mut answers, mut units) = (vec![], vec![], vec![]);
     for round in 0..scale.idle_tasks + scale.idle_tasks / 10 {
         pause(BREATH);
-        let unit = time_ms(|| Ok(commits.commit()?))?;
+        let unit = time_ms(|| Ok(stage.unit.commit()?))?;
         pause(BREATH);
         let sent_us = wall_us();
         let task: TaskView = line.ask_json(&submit, 201)?;

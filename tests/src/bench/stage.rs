@@ -23,6 +23,8 @@ pub(super) const WORKER: &str = "bench";
 pub(super) struct Stage {
     pub(super) worker: Option<Process>,
     pub(super) master: Process,
+    /// The unit of latencies, on the same disk.
+    pub(super) unit: OneRowCommits,
     pub(super) scene: Scene,
 }
 
@@ -30,8 +32,9 @@ impl Stage {
     /// A master on a new database.
     pub(super) fn open(database: Database) -> Result<Self, Failure> {
         let scene = Scene::new(database.make()?)?;
+        let unit = OneRowCommits::create(&scene.path("unit.db"))?;
         let master = scene.start_master()?;
-        Ok(Self { worker: None, master, scene })
+        Ok(Self { worker: None, master, unit, scene })
     }
 
     /// And a worker.
@@ -84,11 +87,9 @@ impl Stage {
         })
     }
 
-    /// The unit: the p50 of one-row commits, in milliseconds, on the disk of this scene.
-    pub(super) fn commit_p50_ms(&self, rounds: usize) -> Result<f64, Failure> {
-        let file = self.scene.path(&format!("unit-{:?}.db", Instant::now()));
-        let mut commits = OneRowCommits::create(&file)?;
-        let times = (0..rounds).map(|_| time_ms(|| Ok(commits.commit()?)));
+    /// The p50 of one-row commits, in milliseconds.
+    pub(super) fn commit_p50_ms(&mut self, rounds: usize) -> Result<f64, Failure> {
+        let times = (0..rounds).map(|_| time_ms(|| Ok(self.unit.commit()?)));
         Ok(median(&times.collect::<Result<Vec<_>, Failure>>()?))
     }
 }

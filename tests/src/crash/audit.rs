@@ -237,3 +237,92 @@ impl Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const AT: &str = "2026-11-22T17:00:00Z";
+
+    fn task(id: u64, status: &str) -> TaskView {
+        let view = json!({
+            "id": id, "title": "a", "status": status, "group": "default", "priority": 50, "attempt": 2,
+            "version": 1, "fence": 7, "created_at": AT,
+        });
+        serde_json::from_value(view).expect("a task")
+    }
+
+    fn event(seq: u64, kind: &str, data: Value) -> EventView {
+        let event = json!({ "seq": seq, "at": AT, "subject": "task:1", "type": kind, "data": data });
+        serde_json::from_value(event).expect("an event")
+    }
+
+    fn created(seq: u64) -> EventView {
+        event(seq, "task.created", json!({ "group": "default", "priority": 50 }))
+    }
+
+    fn completed(seq: u64) -> EventView {
+        event(seq, "task.completed", json!({ "attempt": 2 }))
+    }
+
+    fn entry(fate: Fate) -> Entry {
+        Entry { title: "a".to_owned(), body: json!({}), key: None, count: 1, leaves_lines: true, fate }
+    }
+
+    fn ledger(entries: &[Entry], tasks: &[TaskView]) -> usize {
+        let mut report = Report::default();
+        report.compare_ledger(entries, tasks);
+        report.violations.len()
+    }
+
+    fn log(events: &[EventView]) -> usize {
+        let mut report = Report::default();
+        report.compare_events(&[task(1, "completed")], events);
+        report.violations.len()
+    }
+
+    fn executions(lines: &str) -> usize {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), lines).expect("written");
+        let mut report = Report::default();
+        let entries = [entry(Fate::Acknowledged(vec![1]))];
+        report.compare_executions(&entries, &[task(1, "completed")], file.path()).expect("readable");
+        report.violations.len()
+    }
+
+    #[test]
+    fn what_was_acknowledged_must_be_there_and_done() {
+        let done = [task(1, "completed")];
+        assert_eq!(ledger(&[entry(Fate::Acknowledged(vec![1]))], &done), 0);
+        assert_eq!(ledger(&[entry(Fate::Unknown)], &done), 0);
+        assert_eq!(ledger(&[entry(Fate::Unknown)], &[]), 0);
+        assert_eq!(ledger(&[entry(Fate::Acknowledged(vec![1]))], &[]), 1, "lost");
+        assert_eq!(ledger(&[entry(Fate::Acknowledged(vec![1]))], &[task(1, "failed")]), 1);
+        let twice = [task(1, "completed"), task(2, "completed")];
+        assert_eq!(ledger(&[entry(Fate::Acknowledged(vec![1]))], &twice), 1, "made twice");
+        assert_eq!(ledger(&[entry(Fate::Refused)], &done), 1, "refused, and made");
+        assert_eq!(ledger(&[], &done), 1, "sent by nobody");
+    }
+
+    #[test]
+    fn the_log_has_no_hole_and_one_end() {
+        assert_eq!(log(&[created(1), completed(2)]), 0);
+        assert_eq!(log(&[created(1), completed(3)]), 1, "a hole");
+        assert_eq!(log(&[created(1), completed(2), completed(3)]), 1, "recorded twice");
+        assert_eq!(log(&[created(1)]), 1, "no end");
+        assert_eq!(log(&[completed(1)]), 1, "no beginning");
+    }
+
+    #[test]
+    fn what_is_recorded_was_executed_once() {
+        assert_eq!(executions("1 2 7\n"), 0);
+        assert_eq!(executions("1 1 3\n1 2 7\n"), 0, "a lost attempt before");
+        assert_eq!(executions("1 1 3\n"), 1, "recorded, not executed");
+        assert_eq!(executions("1 2 7\n1 2 7\n"), 1, "one attempt twice");
+        assert_eq!(executions("1 2 7\n1 3 8\n"), 1, "executed after the end");
+        assert_eq!(executions("1 2 7\n2 1 1\n"), 1, "of no task");
+        assert_eq!(executions("1 2 7\nnonsense\n"), 1);
+    }
+}
