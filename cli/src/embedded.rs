@@ -28,6 +28,7 @@ use crate::args::Up;
 use crate::error::{Error, exit};
 use crate::interrupt::watch;
 use crate::output::Output;
+use crate::restart;
 use crate::state::{LiveMaster, MasterLock, Owner, RunRecord, StateDir, try_lock};
 
 /// Masterless runs at once on one machine and account; each holds a worker.
@@ -200,8 +201,15 @@ enum Ending {
     Master(Result<(), master::Error>),
 }
 
-/// Master and worker until a signal: then the worker finishes what it runs, and the master ends.
+/// Master and worker until a signal. When the store has failed, all of it again.
 pub(crate) fn up(up: &Up, output: Output) -> Result<u8, Error> {
+    let begun = std::time::Instant::now();
+    let code = live(up, output)?;
+    Ok(if code == exit::STORE_FAILED { restart::again(begun.elapsed()) } else { code })
+}
+
+/// Master and worker until a signal: then the worker finishes what it runs, and the master ends.
+fn live(up: &Up, output: Output) -> Result<u8, Error> {
     let state = match &up.data_dir {
         Some(dir) => {
             StateDir::at(std::path::absolute(dir).map_err(|error| Error::io("the data directory", error))?)?

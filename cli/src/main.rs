@@ -14,6 +14,7 @@ mod embedded;
 mod error;
 mod interrupt;
 mod output;
+mod restart;
 mod run_list;
 mod settle;
 mod state;

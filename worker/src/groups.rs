@@ -85,6 +85,9 @@ impl State {
 pub(crate) struct Warden {
     program: PathBuf,
     description: Description,
+    /// What it has to say at its end. Not the worker's standard error: a pipe that reads that would
+    /// stay open for as long as the warden outlives the worker.
+    log: PathBuf,
     child: Child,
     groups: Arc<Groups>,
     replaced: Mono,
@@ -92,14 +95,14 @@ pub(crate) struct Warden {
 
 impl Warden {
     /// Starts the warden of this worker.
-    pub(crate) fn start(program: Option<&Path>, description: Description) -> io::Result<Self> {
+    pub(crate) fn start(program: Option<&Path>, description: Description, log: PathBuf) -> io::Result<Self> {
         let program = match program {
             Some(program) => program.to_owned(),
             None => std::env::current_exe()?,
         };
-        let (child, pipe) = spawn(&program, &description)?;
+        let (child, pipe) = spawn(&program, &description, &log)?;
         let groups = Groups(Guarded::new(State { pipe, live: HashSet::new(), broken: false }));
-        Ok(Self { program, description, child, groups: Arc::new(groups), replaced: Mono(0) })
+        Ok(Self { program, description, log, child, groups: Arc::new(groups), replaced: Mono(0) })
     }
 
     pub(crate) fn groups(&self) -> Arc<Groups> {
@@ -118,7 +121,7 @@ impl Warden {
         if !ended && let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             log::warn!("the deaf warden cannot be ended: {error}");
         }
-        match spawn(&self.program, &self.description) {
+        match spawn(&self.program, &self.description, &self.log) {
             Ok((child, pipe)) => {
                 self.child = child;
                 self.groups.replace(pipe);
@@ -147,13 +150,18 @@ impl Warden {
     }
 }
 
-fn spawn(program: &Path, description: &Description) -> io::Result<(Child, PipeWriter)> {
+fn spawn(program: &Path, description: &Description, log: &Path) -> io::Result<(Child, PipeWriter)> {
     let text = serde_json::to_vec(description)?;
     let length = u32::try_from(text.len()).ok().filter(|length| *length <= DESCRIPTION_BYTES);
     let length = length.ok_or_else(|| io::Error::other("the configuration is too long"))?;
     let (reader, mut writer) = io::pipe()?;
-    let child =
-        Command::new(program).arg(ARGUMENT).stdin(reader).stdout(Stdio::null()).current_dir("/").spawn()?;
+    let child = Command::new(program)
+        .arg(ARGUMENT)
+        .stdin(reader)
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(log)?)
+        .current_dir("/")
+        .spawn()?;
     writer.write_all(&length.to_le_bytes())?;
     writer.write_all(&text)?;
     rustix::io::ioctl_fionbio(&writer, true)?;

@@ -132,7 +132,8 @@ pub fn start(config: Config) -> Result<Running, Error> {
         key_prefix: data_dir.key_of(boot),
         token_file: config.token_file.as_deref().and_then(|path| std::path::absolute(path).ok()),
     };
-    let warden = Warden::start(config.program.as_deref(), description).map_err(Kind::Warden)?;
+    let warden_log = data_dir.path.join("warden.log");
+    let warden = Warden::start(config.program.as_deref(), description, warden_log).map_err(Kind::Warden)?;
     let (ready, address) = mpsc::channel();
     let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let (result, warden) = actix_rt::System::new().block_on(async move {
