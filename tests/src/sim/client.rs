@@ -43,6 +43,14 @@ impl Clients {
     }
 }
 
+/// A command that runs until it is told to stop.
+const ENDLESS: &str = "endless";
+
+/// Whether an attempt of that runs until it is told to stop.
+pub(super) fn is_endless(spec: &Spec) -> bool {
+    matches!(&spec.payload, Payload::Shell { command } if command == ENDLESS)
+}
+
 /// Unsettled tasks beyond which clients hold back.
 const ENOUGH: usize = 60;
 
@@ -52,7 +60,8 @@ impl World {
         let live = self.store.live().count();
         let request = match self.random.below(20) {
             0..=9 if live < ENOUGH => self.new_submission(),
-            10..=12 => Request::Cancel { tasks: self.some_tasks() },
+            10 => Request::Cancel { tasks: self.endless().into_iter().take(1).collect() },
+            11..=12 => Request::Cancel { tasks: self.some_tasks() },
             13..=14 => Request::Retry { tasks: self.some_tasks() },
             15 => Request::Patch {
                 tasks: self.some_tasks(),
@@ -68,6 +77,22 @@ impl World {
             _ => Request::Stats,
         };
         self.send(request);
+    }
+
+    /// Endless tasks that nobody has told to stop.
+    fn endless(&self) -> Vec<TaskId> {
+        let is_endless = |row| self.store.spec_of(row).is_some_and(|spec| is_endless(&spec.spec));
+        let is_cancelled = |id| self.store.history.get(id).is_some_and(|fold| fold.is_cancelled);
+        let endless = self.store.live().filter(|(id, row)| is_endless(row) && !is_cancelled(*id));
+        endless.map(|(id, _)| id).collect()
+    }
+
+    /// Clients that go home stop what would run for ever. Once is enough.
+    pub(super) fn stop_endless(&mut self) {
+        let tasks = self.endless();
+        if !tasks.is_empty() && self.clients.is_idle() {
+            self.send(Request::Cancel { tasks });
+        }
     }
 
     fn some_tasks(&mut self) -> Vec<TaskId> {
@@ -91,7 +116,7 @@ impl World {
     fn new_submission(&mut self) -> Request {
         self.clients.submissions += 1;
         let number = self.clients.submissions;
-        let count = if self.random.chance(150) { self.random.between(2, 15) } else { 1 };
+        let count = if self.random.chance(200) { self.random.between(2, 15) } else { 1 };
         let tasks = (0..count).map(|place| self.new_task(&format!("{number}/{place}"))).collect();
         let mut hash = [0; 16];
         hash[..8].copy_from_slice(&number.to_le_bytes());
@@ -102,7 +127,8 @@ impl World {
     fn new_task(&mut self, title: &str) -> NewTask {
         let mut spec = Spec::new(match self.random.below(20) {
             0..=3 => Payload::Noop,
-            4 => Payload::Milestone,
+            4..=5 => Payload::Milestone,
+            6 if self.random.chance(300) => Payload::Shell { command: ENDLESS.to_owned() },
             n => Payload::Shell { command: format!("job {}", n % 4) },
         });
         if self.random.chance(150) {

@@ -11,6 +11,8 @@ use super::world::{Happening, World};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Faults {
     pub(super) drain: bool,
+    /// Workers that speak of what others were given.
+    pub(super) lies: bool,
     sockets: bool,
     partitions: bool,
     workers: bool,
@@ -26,6 +28,7 @@ impl Faults {
     pub(super) fn draw(random: &mut Random) -> Self {
         Self {
             drain: random.chance(500),
+            lies: random.chance(200),
             sockets: random.chance(700),
             partitions: random.chance(600),
             workers: random.chance(600),
@@ -72,6 +75,7 @@ impl World {
             }
             11 if self.faults.drain && self.random.chance(300) => self.drain_worker(worker),
             12 if self.duplicates => self.repeat_reports(worker),
+            13 if self.faults.lies => self.tell_a_lie(worker),
             _ => {}
         }
         Ok(())
@@ -92,12 +96,17 @@ impl World {
         self.alarm(worker, delay, Alarm::Start);
     }
 
-    /// Faults stop: whoever is down comes up, whoever is cut off is heard.
+    /// Faults stop: whoever is cut off is heard, whoever is down comes up, except for some that
+    /// never will: what they had must go to others.
     pub(super) fn calm_down(&mut self) {
         self.is_calm = true;
         self.slow_store_until = 0;
         self.network.heal();
         for worker in 0..self.workers.len() {
+            let is_gone = !self.workers[worker].is_alive && self.random.chance(400);
+            if is_gone {
+                self.workers[worker].bury();
+            }
             self.alarm(worker, 0, Alarm::Start);
         }
         self.plan(self.now_us, Happening::MasterStarts);

@@ -30,6 +30,8 @@ pub(super) struct Fold {
     is_cancelling: bool,
     /// Whether the latest attempt was given back: its number may be used again, or not.
     is_returned: bool,
+    /// Failures that led to another try, since it was last opened.
+    failures: u32,
 }
 
 /// All tasks and all assignments.
@@ -76,6 +78,7 @@ impl History {
                 is_started: false,
                 is_cancelling: false,
                 is_returned: false,
+                failures: 0,
             };
             return match self.folds.insert(id, fold) {
                 None => Ok(()),
@@ -104,6 +107,7 @@ impl History {
         let agrees = fold.status == state.status
             && fold.is_current(state.attempt)
             && fold.fence == state.fence
+            && fold.failures == state.failures
             && (state.status.is_settled() || fold.holder == state.worker)
             && (state.status.is_settled() || fold.is_cancelling == state.cancelling);
         if agrees { Ok(()) } else { Err(format!("task {id}: events say {fold:?}, the row says {state:?}")) }
@@ -124,6 +128,7 @@ impl Fold {
             self.status = Status::Pending;
             self.reopenings += 1;
             self.is_cancelled = false;
+            self.failures = 0;
             return self.is_current(*attempt);
         }
         match happening {
@@ -167,6 +172,7 @@ impl Fold {
             Happening::TaskRetrying { attempt, .. } => {
                 let may = (is_held || self.orphan_of.is_some()) && !self.is_cancelling;
                 self.leave(Status::Pending);
+                self.failures += 1;
                 may && self.is_current(*attempt)
             }
             Happening::TaskCancelling { attempt } => {

@@ -124,7 +124,7 @@ impl World {
                 && row.state.fence == key.fence
                 && row.state.attempt == key.attempt
                 && !row.state.status.is_settled()
-                && row.state.worker.is_some()
+                && row.state.worker.as_ref() == Some(&worker.name)
             {
                 return Err(format!("{report:?} was acknowledged, but the row says {:?}", row.state));
             }
@@ -182,7 +182,8 @@ impl World {
         for (id, row) in self.store.live() {
             let Some(spec) = self.store.spec_of(row) else { return Some(format!("task {id} has no spec")) };
             let can_run = self.workers.iter().any(|worker| worker.suits(&row.state.group, &spec.spec));
-            if can_run || row.state.worker.is_some() {
+            let must_settle = can_run || spec.spec.queue_timeout_ms.is_some();
+            if must_settle || row.state.worker.is_some() {
                 let why = self.master.kernel.as_ref().and_then(|kernel| kernel.why(id, self.now()).ok());
                 return Some(format!("task {id} does not settle: {:?}; why: {why:?}", row.state));
             }

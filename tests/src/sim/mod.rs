@@ -23,6 +23,7 @@ mod network;
 mod random;
 mod run;
 mod store;
+mod work;
 mod worker;
 mod world;
 

@@ -98,6 +98,7 @@ fn tell(world: &mut World, steps: u64) -> Result<Summary, String> {
             world.advance()?;
         }
         happenings += 20;
+        world.stop_endless();
         match world.unfinished() {
             None if world.clients.is_idle() => break,
             None if happenings > steps + REST => return Err("a request was never answered".to_owned()),

@@ -205,6 +205,10 @@ impl Store {
         let Some(row) = self.rows.get(&id) else { return Err(format!("task {id} has no row")) };
         self.history.check(id, &row.state)?;
         let Row { state, outcome, .. } = row;
+        let most = self.spec_of(row).map_or(0, |spec| spec.spec.retry.max);
+        if state.failures > most {
+            return Err(format!("task {id} was retried {} times, allowed are {most}", state.failures));
+        }
         if !state.status.is_settled() {
             return Ok(());
         }

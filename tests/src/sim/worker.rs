@@ -10,15 +10,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
-use agentflow_core::batch::Outcome;
+use agentflow_core::attempt::{AttemptKey, End, Held, Hello, Report, ReportBody};
 use agentflow_core::ids::{BootId, SessionEpoch};
-use agentflow_core::kernel::{Assigned, PreparedSpec};
-use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
+use agentflow_core::spec::{Payload, Resources, Spec};
 use agentflow_core::time::Wall;
 
-use super::invariants::result_of;
 use super::network::{Downward, Upward};
+use super::work::{Stage, Work};
 use super::world::{Happening, World};
 
 /// What can wake a worker.
@@ -38,21 +36,6 @@ pub(super) enum Alarm {
     Start,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    Waiting,
-    Running,
-    Stopping,
-    Over,
-}
-
-#[derive(Debug)]
-struct Work {
-    stage: Stage,
-    spec: Spec,
-    started_at: Wall,
-}
-
 /// One worker, through all its lives.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -63,19 +46,21 @@ pub(super) struct Worker {
     /// Not yet acknowledged.
     pub(super) reports: VecDeque<Report>,
     pub(super) is_draining: bool,
-    groups: Vec<Arc<str>>,
-    labels: BTreeMap<String, String>,
-    resources: Resources,
-    slots: u32,
-    prefetch: u32,
-    is_welcome: bool,
-    work: BTreeMap<AttemptKey, Work>,
+    /// It will never come back.
+    pub(super) is_gone: bool,
+    pub(super) is_welcome: bool,
+    pub(super) work: BTreeMap<AttemptKey, Work>,
     /// In the order of arrival.
-    waiting: VecDeque<AttemptKey>,
+    pub(super) waiting: VecDeque<AttemptKey>,
+    pub(super) groups: Vec<Arc<str>>,
+    labels: BTreeMap<String, String>,
+    pub(super) resources: Resources,
+    pub(super) slots: u32,
+    pub(super) prefetch: u32,
     /// What the latest hello named.
     named: Vec<AttemptKey>,
-    last_report: u64,
-    lost_master_at: Option<i64>,
+    pub(super) last_report: u64,
+    pub(super) lost_master_at: Option<i64>,
 }
 
 impl Worker {
@@ -87,6 +72,7 @@ impl Worker {
             session: None,
             reports: VecDeque::new(),
             is_draining: false,
+            is_gone: false,
             groups: groups.iter().map(|group| Arc::from(*group)).collect(),
             labels: [("zone".to_owned(), label.to_owned())].into(),
             resources: Resources { cpus_milli: 4_000, memory_mb: 1_000, ..Resources::default() },
@@ -103,7 +89,8 @@ impl Worker {
 
     /// Whether it can run such a task at all.
     pub(super) fn suits(&self, group: &Arc<str>, spec: &Spec) -> bool {
-        self.groups.contains(group)
+        !self.is_gone
+            && self.groups.contains(group)
             && spec.labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
             && spec.resources.fits(&self.resources)
             && !matches!(spec.payload, Payload::Handler { .. })
@@ -111,7 +98,8 @@ impl Worker {
 
     /// What it has still to do, if anything.
     pub(super) fn busy_with(&self) -> Option<String> {
-        let is_idle = self.is_alive && self.is_welcome && self.work.is_empty() && self.reports.is_empty();
+        let is_at_rest = self.work.is_empty() && self.reports.is_empty();
+        let is_idle = self.is_gone || self.is_alive && self.is_welcome && is_at_rest;
         (!is_idle).then(|| {
             format!(
                 "alive {}, welcome {}, {:?}, {:?}",
@@ -120,7 +108,15 @@ impl Worker {
         })
     }
 
-    fn count(&self, stages: &[Stage]) -> usize {
+    /// It is dead and stays so.
+    pub(super) fn bury(&mut self) {
+        self.is_gone = true;
+        self.work.clear();
+        self.reports.clear();
+    }
+
+    /// Attempts in one of these stages.
+    pub(super) fn count(&self, stages: &[Stage]) -> usize {
         self.work.values().filter(|work| stages.contains(&work.stage)).count()
     }
 
@@ -157,7 +153,7 @@ impl World {
         }
         let is_alive = self.workers[worker].is_alive;
         match alarm {
-            Alarm::Start if !is_alive => self.start_worker(worker),
+            Alarm::Start if !is_alive && !self.workers[worker].is_gone => self.start_worker(worker),
             Alarm::Connect if is_alive && self.workers[worker].session.is_none() => self.greet(worker),
             Alarm::Heartbeat(session) if is_alive && self.workers[worker].session == Some(session) => {
                 self.send_up(session, Upward::Heartbeat);
@@ -202,11 +198,14 @@ impl World {
         }
         let session = self.connect(index);
         let at = self.now().wall;
+        let lie = if self.faults.lies && self.random.chance(200) { self.foreign_key(index) } else { None };
         let worker = &mut self.workers[index];
         worker.session = Some(session);
         worker.is_welcome = false;
-        worker.named = worker.work.keys().copied().collect();
-        let hello = worker.hello(at);
+        let mut hello = worker.hello(at);
+        hello.running.extend(lie.map(|key| Held { key, started: false }));
+        worker.named = hello.running.iter().map(|held| held.key).collect();
+        worker.named.sort();
         self.send_up(session, Upward::Hello(Box::new(hello)));
         self.alarm(index, 0, Alarm::Heartbeat(session));
         let patience = self.random.ms(800, 4_000);
@@ -296,174 +295,6 @@ impl World {
         Ok(())
     }
 
-    fn assigned(&mut self, index: usize, task: &Assigned) -> Result<(), String> {
-        let worker = &self.workers[index];
-        self.ledger.received(&worker.name, task.key)?;
-        let prepared = PreparedSpec::read(task.spec, Arc::clone(&task.body)).map_err(|e| e.to_string())?;
-        let spec = prepared.spec;
-        let is_for_it = worker.groups.iter().any(|group| worker.suits(group, &spec));
-        if !is_for_it || spec.payload == Payload::Milestone {
-            return Err(format!("worker {} was given {spec:?}, which it cannot run", worker.name));
-        }
-        let worker = &mut self.workers[index];
-        worker.work.insert(task.key, Work { stage: Stage::Waiting, spec, started_at: Wall(0) });
-        worker.waiting.push_back(task.key);
-        // What is being stopped for the master counts until it is reported.
-        let held = worker.count(&[Stage::Waiting, Stage::Running, Stage::Stopping]);
-        let credits = (worker.slots + worker.prefetch) as usize;
-        if held > credits {
-            return Err(format!(
-                "worker {} was given {held} attempts, it has {credits} credits",
-                worker.name
-            ));
-        }
-        let mut used = Resources::default();
-        for work in worker.work.values().filter(|work| work.stage != Stage::Over) {
-            used.give(&work.spec.resources);
-        }
-        if !used.fits(&worker.resources) {
-            return Err(format!("worker {} has {:?}, given was {used:?}", worker.name, worker.resources));
-        }
-        Ok(())
-    }
-
-    fn start_waiting(&mut self, index: usize) {
-        let at = self.now().wall;
-        loop {
-            let worker = &mut self.workers[index];
-            if worker.count(&[Stage::Running, Stage::Stopping]) >= worker.slots as usize {
-                return;
-            }
-            let Some(key) = worker.waiting.pop_front() else { return };
-            let Some(work) = worker.work.get_mut(&key) else { continue };
-            work.stage = Stage::Running;
-            work.started_at = at;
-            let is_noop = work.spec.payload == Payload::Noop;
-            self.report(index, key, ReportBody::Started { at });
-            let duration = if is_noop {
-                0
-            } else if self.random.chance(50) {
-                self.random.ms(1_000, 8_000)
-            } else {
-                self.random.ms(1, 900)
-            };
-            let end = match self.random.below(20) {
-                0 => End::Failed(RetryOn::Timeout),
-                1 => End::Failed(RetryOn::Spawn),
-                2..=4 => End::Failed(RetryOn::Error),
-                5 if !self.is_calm => End::Interrupted,
-                _ => End::Completed,
-            };
-            self.alarm(index, duration, Alarm::Ended(key, end));
-        }
-    }
-
-    /// Queues a report and sends it if the master listens; sometimes with all that went before.
-    fn report(&mut self, index: usize, key: AttemptKey, body: ReportBody) {
-        let sends_all = self.duplicates && self.random.chance(150);
-        let worker = &mut self.workers[index];
-        worker.last_report += 1;
-        let report = Report { no: worker.last_report, key, body };
-        worker.reports.push_back(report.clone());
-        if let Some(session) = worker.session
-            && worker.is_welcome
-        {
-            let reports = if sends_all { worker.reports.iter().cloned().collect() } else { vec![report] };
-            self.send_up(session, Upward::Reports(reports));
-        }
-    }
-
-    /// Says everything that is not acknowledged once more, on the same socket.
-    pub(super) fn repeat_reports(&mut self, index: usize) {
-        let worker = &self.workers[index];
-        if let Some(session) = worker.session
-            && worker.is_welcome
-            && !worker.reports.is_empty()
-        {
-            let reports = worker.reports.iter().cloned().collect();
-            self.send_up(session, Upward::Reports(reports));
-        }
-    }
-
-    fn attempt_ended(&mut self, index: usize, key: AttemptKey, end: End) {
-        let at = self.now().wall;
-        let worker = &mut self.workers[index];
-        let Some(work) = worker.work.get_mut(&key) else { return };
-        if work.stage == Stage::Over {
-            return;
-        }
-        work.stage = Stage::Over;
-        let outcome = Outcome {
-            exit_code: Some(i32::from(end != End::Completed)),
-            result: Some(result_of(&worker.name, key)),
-            error: matches!(end, End::Failed(_)).then(|| "it failed".into()),
-            ..Outcome::default()
-        };
-        let finished =
-            Finished { started_at: work.started_at, finished_at: at, end, outcome, log_bytes: 0, log_cut: 0 };
-        worker.waiting.retain(|waiting| *waiting != key);
-        self.report(index, key, ReportBody::Finished(Box::new(finished)));
-        self.start_waiting(index);
-        self.leave_if_drained(index);
-    }
-
-    /// Stops an attempt: at once if it waits, else after a while, unless it ends before.
-    fn stop_attempt(&mut self, index: usize, key: AttemptKey, end: End) {
-        let Some(work) = self.workers[index].work.get_mut(&key) else { return };
-        match work.stage {
-            Stage::Waiting => self.attempt_ended(index, key, end),
-            Stage::Running => {
-                work.stage = Stage::Stopping;
-                let grace = self.random.ms(1, 1_000);
-                self.alarm(index, grace, Alarm::Ended(key, end));
-            }
-            Stage::Stopping | Stage::Over => {}
-        }
-    }
-
-    fn stop_at_deadline(&mut self, index: usize) {
-        let stops = |work: &Work| work.spec.on_disconnect == OnDisconnect::Stop && work.stage != Stage::Over;
-        let keys: Vec<AttemptKey> =
-            self.workers[index].work.iter().filter(|(_, work)| stops(work)).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.stop_attempt(index, key, End::Interrupted);
-        }
-    }
-
-    /// Kills attempts that are no longer the worker's; nobody wants to hear of them.
-    fn drop_attempts(&mut self, index: usize, keys: &[AttemptKey]) {
-        let worker = &mut self.workers[index];
-        for key in keys {
-            worker.work.remove(key);
-            worker.waiting.retain(|waiting| waiting != key);
-        }
-    }
-
-    fn give_back(&mut self, index: usize, keys: &[AttemptKey]) {
-        for key in keys {
-            let worker = &mut self.workers[index];
-            if let Some(work) = worker.work.get_mut(key)
-                && work.stage == Stage::Waiting
-            {
-                work.stage = Stage::Over;
-                worker.waiting.retain(|waiting| waiting != key);
-                self.report(index, *key, ReportBody::Returned {});
-            }
-        }
-    }
-
-    fn acknowledged(&mut self, index: usize, up_to: u64) {
-        let worker = &mut self.workers[index];
-        while let Some(report) = worker.reports.front()
-            && report.no <= up_to
-        {
-            if !matches!(report.body, ReportBody::Started { .. }) {
-                worker.work.remove(&report.key);
-            }
-            worker.reports.pop_front();
-        }
-    }
-
     /// Takes no new work, and gives back what it has not begun.
     pub(super) fn drain_worker(&mut self, index: usize) {
         self.workers[index].is_draining = true;
@@ -475,7 +306,7 @@ impl World {
         self.leave_if_drained(index);
     }
 
-    fn leave_if_drained(&mut self, index: usize) {
+    pub(super) fn leave_if_drained(&mut self, index: usize) {
         let worker = &self.workers[index];
         let is_done = worker.work.is_empty() && worker.reports.is_empty();
         if !(worker.is_alive && worker.is_draining && worker.is_welcome && is_done) {

@@ -146,7 +146,7 @@ impl World {
             trace: Trace::default(),
             agenda: BTreeMap::new(),
             planned: 0,
-            act_every_ms: random.pick(&[20, 60, 200]).unwrap_or(60),
+            act_every_ms: random.pick(&[20, 60, 200, 1_000]).unwrap_or(60),
             random,
         };
         for worker in 0..world.workers.len() {

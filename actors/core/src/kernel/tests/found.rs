@@ -91,8 +91,8 @@ fn a_returning_worker_is_welcomed_first_and_then_told_what_it_missed() {
     let (first, _) = bench.hello("w1", 1, 1, vec![]);
     bench.submit(vec![plain()]);
     bench.step(Input::Disconnected { session: first });
-    bench.ask(Request::Cancel { tasks: vec![TaskId(1)] });
-    bench.ask(Request::Drain { worker: "w1".into() });
+    assert!(bench.ask(Request::Cancel { tasks: vec![TaskId(1)] }).0.is_ok());
+    assert!(bench.ask(Request::Drain { worker: "w1".into() }).0.is_ok());
     bench.now_ms += 10;
     let held = Held { key: key(1, 1, 1), started: true };
     let (session, effects) = bench.hello("w1", 1, 1, vec![held]);
