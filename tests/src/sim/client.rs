@@ -70,7 +70,7 @@ impl World {
             },
             16 => Request::Why { task: self.some_tasks().first().copied().unwrap_or(TaskId(1)) },
             17 => Request::Workers,
-            18 if self.faults.drain && self.random.chance(100) => {
+            18 if self.faults.drain && self.random.chance(300) => {
                 let worker = self.random.below(self.workers.len());
                 Request::Drain { worker: Arc::clone(&self.workers[worker].name) }
             }
@@ -325,10 +325,13 @@ impl World {
                     Ok(())
                 }
             }
-            (Request::Drain { worker }, Ok(Answer::Done)) => match self.store.workers.get(worker) {
-                Some(_) => Ok(()),
-                None => Err(format!("worker {worker} was drained and has no row")),
-            },
+            (Request::Drain { worker }, Ok(Answer::Done)) => {
+                if self.store.drained(worker) {
+                    Ok(())
+                } else {
+                    Err(format!("worker {worker} was drained and has no row"))
+                }
+            }
             (Request::Why { .. }, Ok(Answer::Why(_)) | Err(Rejection::UnknownTask(_)))
             | (Request::Workers, Ok(Answer::Workers(_)))
             | (Request::WorkerDead { .. }, Ok(Answer::Done))

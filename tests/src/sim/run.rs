@@ -95,15 +95,18 @@ fn tell(world: &mut World, steps: u64) -> Result<Summary, String> {
     world.calm_down();
     loop {
         for _ in 0..20 {
-            world.advance()?;
+            if !world.is_over() {
+                world.advance()?;
+            }
         }
         happenings += 20;
         world.stop_endless();
-        match world.unfinished() {
-            None if world.clients.is_idle() => break,
-            None if happenings > steps + REST => return Err("a request was never answered".to_owned()),
-            Some(unfinished) if happenings > steps + REST => return Err(unfinished),
-            _ => {}
+        let unfinished = world.unfinished();
+        if unfinished.is_none() && world.clients.is_idle() {
+            break;
+        }
+        if world.is_over() || happenings > steps + REST {
+            return Err(unfinished.unwrap_or_else(|| "a request was never answered".to_owned()));
         }
     }
     world.check_end()?;

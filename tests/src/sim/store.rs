@@ -14,8 +14,8 @@ use agentflow_core::batch::{
     AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, SpecRow, TaskRow,
     TaskState, TaskWrite, WorkerRow,
 };
-use agentflow_core::event::Event;
-use agentflow_core::ids::{Attempt, DecisionNumber, Seq, SpecHash, TaskId};
+use agentflow_core::event::{Event, Happening};
+use agentflow_core::ids::{Attempt, BootId, DecisionNumber, Seq, SpecHash, TaskId};
 use agentflow_core::kernel::{LoadedTask, PreparedSpec};
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
@@ -46,6 +46,8 @@ pub(super) struct Store {
     head: Seq,
     by_status: BTreeMap<Status, u64>,
     durable: DecisionNumber,
+    /// Lives of workers that are to get no new work, as was acknowledged.
+    drained: BTreeMap<Arc<str>, BootId>,
     gathered: Vec<Batch>,
     running: Vec<Batch>,
 }
@@ -134,7 +136,23 @@ impl Store {
 
     fn write_event(&mut self, event: &Event) -> Result<(), String> {
         self.head = self.head.next();
+        if let Happening::TaskAssigned { worker, .. } = &event.happening
+            && let Some(boot) = self.drained.get(worker)
+            && self.workers.get(worker).is_some_and(|row| row.boot == *boot)
+        {
+            return Err(format!("worker {worker} was drained, and yet: {event:?}"));
+        }
         self.history.take(self.head, event)
+    }
+
+    /// Notes that a worker was said to get no new work in this life, unless it is in another one
+    /// already. False if it has no row.
+    pub(super) fn drained(&mut self, worker: &Arc<str>) -> bool {
+        let Some(row) = self.workers.get(worker) else { return false };
+        if row.draining {
+            self.drained.insert(Arc::clone(worker), row.boot);
+        }
+        true
     }
 
     fn write_task(&mut self, write: TaskWrite) -> Result<(), String> {

@@ -164,6 +164,11 @@ impl World {
         self.agenda.insert((at.max(self.now_us), self.planned), happening);
     }
 
+    /// Whether nothing is planned any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.agenda.is_empty()
+    }
+
     /// Lets the next thing happen.
     pub(super) fn advance(&mut self) -> Result<(), String> {
         let Some(((at, _), happening)) = self.agenda.pop_first() else {

@@ -1,0 +1,229 @@
+//! What workers do with what they are given: pretended attempts, and reports of them.
+
+use std::sync::Arc;
+
+use agentflow_core::attempt::{AttemptKey, End, Finished, Report, ReportBody};
+use agentflow_core::batch::Outcome;
+use agentflow_core::kernel::{Assigned, PreparedSpec};
+use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
+use agentflow_core::time::Wall;
+
+use super::client::is_endless;
+use super::invariants::result_of;
+use super::network::Upward;
+use super::worker::Alarm;
+use super::world::World;
+
+/// How far an attempt is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    Waiting,
+    Running,
+    Stopping,
+    /// Its end is reported and not yet acknowledged.
+    Over,
+}
+
+/// One attempt in a worker's hands.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) stage: Stage,
+    pub(super) spec: Spec,
+    /// 0 before it has begun.
+    pub(super) started_at: Wall,
+}
+
+impl World {
+    pub(super) fn assigned(&mut self, index: usize, task: &Assigned) -> Result<(), String> {
+        let worker = &self.workers[index];
+        self.ledger.received(&worker.name, task.key)?;
+        let prepared = PreparedSpec::read(task.spec, Arc::clone(&task.body)).map_err(|e| e.to_string())?;
+        let spec = prepared.spec;
+        let is_for_it = worker.groups.iter().any(|group| worker.suits(group, &spec));
+        if !is_for_it || spec.payload == Payload::Milestone {
+            return Err(format!("worker {} was given {spec:?}, which it cannot run", worker.name));
+        }
+        let worker = &mut self.workers[index];
+        worker.work.insert(task.key, Work { stage: Stage::Waiting, spec, started_at: Wall(0) });
+        worker.waiting.push_back(task.key);
+        // What is being stopped for the master counts until it is reported.
+        let held = worker.count(&[Stage::Waiting, Stage::Running, Stage::Stopping]);
+        let credits = (worker.slots + worker.prefetch) as usize;
+        if held > credits {
+            return Err(format!(
+                "worker {} was given {held} attempts, it has {credits} credits",
+                worker.name
+            ));
+        }
+        let mut used = Resources::default();
+        for work in worker.work.values().filter(|work| work.stage != Stage::Over) {
+            used.give(&work.spec.resources);
+        }
+        if !used.fits(&worker.resources) {
+            return Err(format!("worker {} has {:?}, given was {used:?}", worker.name, worker.resources));
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_waiting(&mut self, index: usize) {
+        let at = self.now().wall;
+        loop {
+            let worker = &mut self.workers[index];
+            if worker.count(&[Stage::Running, Stage::Stopping]) >= worker.slots as usize {
+                return;
+            }
+            let Some(key) = worker.waiting.pop_front() else { return };
+            let Some(work) = worker.work.get_mut(&key) else { continue };
+            work.stage = Stage::Running;
+            work.started_at = at;
+            let is_noop = work.spec.payload == Payload::Noop;
+            let is_endless = is_endless(&work.spec);
+            self.report(index, key, ReportBody::Started { at });
+            if is_endless {
+                continue;
+            }
+            let duration = if is_noop {
+                0
+            } else if self.random.chance(50) {
+                self.random.ms(1_000, 8_000)
+            } else {
+                self.random.ms(1, 900)
+            };
+            let end = match self.random.below(20) {
+                0 => End::Failed(RetryOn::Timeout),
+                1 => End::Failed(RetryOn::Spawn),
+                2..=4 => End::Failed(RetryOn::Error),
+                5 if !self.is_calm => End::Interrupted,
+                _ => End::Completed,
+            };
+            self.alarm(index, duration, Alarm::Ended(key, end));
+        }
+    }
+
+    /// Queues a report and sends it if the master listens; sometimes with all that went before.
+    fn report(&mut self, index: usize, key: AttemptKey, body: ReportBody) {
+        let sends_all = self.duplicates && self.random.chance(150);
+        let worker = &mut self.workers[index];
+        worker.last_report += 1;
+        let report = Report { no: worker.last_report, key, body };
+        worker.reports.push_back(report.clone());
+        if let Some(session) = worker.session
+            && worker.is_welcome
+        {
+            let reports = if sends_all { worker.reports.iter().cloned().collect() } else { vec![report] };
+            self.send_up(session, Upward::Reports(reports));
+        }
+    }
+
+    /// Says everything that is not acknowledged once more, on the same socket.
+    pub(super) fn repeat_reports(&mut self, index: usize) {
+        let worker = &self.workers[index];
+        if let Some(session) = worker.session
+            && worker.is_welcome
+            && !worker.reports.is_empty()
+        {
+            let reports = worker.reports.iter().cloned().collect();
+            self.send_up(session, Upward::Reports(reports));
+        }
+    }
+
+    pub(super) fn attempt_ended(&mut self, index: usize, key: AttemptKey, end: End) {
+        let at = self.now().wall;
+        let worker = &mut self.workers[index];
+        let Some(work) = worker.work.get_mut(&key) else { return };
+        if work.stage == Stage::Over {
+            return;
+        }
+        work.stage = Stage::Over;
+        let outcome = Outcome {
+            exit_code: Some(i32::from(end != End::Completed)),
+            result: Some(result_of(&worker.name, key)),
+            error: matches!(end, End::Failed(_)).then(|| "it failed".into()),
+            ..Outcome::default()
+        };
+        let finished =
+            Finished { started_at: work.started_at, finished_at: at, end, outcome, log_bytes: 0, log_cut: 0 };
+        worker.waiting.retain(|waiting| *waiting != key);
+        self.report(index, key, ReportBody::Finished(Box::new(finished)));
+        self.start_waiting(index);
+        self.leave_if_drained(index);
+    }
+
+    /// Stops an attempt: at once if it waits, else after a while, unless it ends before.
+    pub(super) fn stop_attempt(&mut self, index: usize, key: AttemptKey, end: End) {
+        let Some(work) = self.workers[index].work.get_mut(&key) else { return };
+        match work.stage {
+            Stage::Waiting => self.attempt_ended(index, key, end),
+            Stage::Running => {
+                work.stage = Stage::Stopping;
+                let grace = self.random.ms(1, 1_000);
+                self.alarm(index, grace, Alarm::Ended(key, end));
+            }
+            Stage::Stopping | Stage::Over => {}
+        }
+    }
+
+    pub(super) fn stop_at_deadline(&mut self, index: usize) {
+        let stops = |work: &Work| work.spec.on_disconnect == OnDisconnect::Stop && work.stage != Stage::Over;
+        let keys: Vec<AttemptKey> =
+            self.workers[index].work.iter().filter(|(_, work)| stops(work)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.stop_attempt(index, key, End::Interrupted);
+        }
+    }
+
+    /// Kills attempts that are no longer the worker's; nobody wants to hear of them.
+    pub(super) fn drop_attempts(&mut self, index: usize, keys: &[AttemptKey]) {
+        let worker = &mut self.workers[index];
+        for key in keys {
+            worker.work.remove(key);
+            worker.waiting.retain(|waiting| waiting != key);
+        }
+    }
+
+    pub(super) fn give_back(&mut self, index: usize, keys: &[AttemptKey]) {
+        for key in keys {
+            let worker = &mut self.workers[index];
+            if let Some(work) = worker.work.get_mut(key)
+                && work.stage == Stage::Waiting
+            {
+                work.stage = Stage::Over;
+                worker.waiting.retain(|waiting| waiting != key);
+                self.report(index, *key, ReportBody::Returned {});
+            }
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, index: usize, up_to: u64) {
+        let worker = &mut self.workers[index];
+        while let Some(report) = worker.reports.front()
+            && report.no <= up_to
+        {
+            if !matches!(report.body, ReportBody::Started { .. }) {
+                worker.work.remove(&report.key);
+            }
+            worker.reports.pop_front();
+        }
+    }
+
+    /// A worker speaks of what another one was given, as it would with a copied data directory.
+    pub(super) fn tell_a_lie(&mut self, index: usize) {
+        let Some(key) = self.foreign_key(index) else { return };
+        let at = self.now().wall;
+        let outcome =
+            Outcome { result: Some(result_of(&self.workers[index].name, key)), ..Outcome::default() };
+        let (end, started_at) = (End::Completed, at);
+        let finished = Finished { started_at, finished_at: at, end, outcome, log_bytes: 0, log_cut: 0 };
+        self.report(index, key, ReportBody::Finished(Box::new(finished)));
+    }
+
+    /// An attempt that some other worker has.
+    pub(super) fn foreign_key(&mut self, index: usize) -> Option<AttemptKey> {
+        let other = self.random.below(self.workers.len());
+        if other == index {
+            return None;
+        }
+        let keys: Vec<AttemptKey> = self.workers[other].work.keys().copied().collect();
+        self.random.pick(&keys)
+    }
+}
