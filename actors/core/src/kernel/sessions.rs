@@ -23,8 +23,9 @@ impl Kernel {
             return;
         }
         let index = self.workers.find(&hello.worker).unwrap_or_else(|| self.register(step, hello));
-        // A hello that was overtaken by that of a younger socket speaks of the past.
-        if self.workers[index].session.is_some_and(|open| open > session) {
+        // A hello that was overtaken by that of a younger socket speaks of the past, even when
+        // that socket is closed again: it may be of a life that is over.
+        if self.workers[index].youngest > session {
             step.effects.push(Effect::Close { session });
             return;
         }

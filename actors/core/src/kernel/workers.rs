@@ -33,6 +33,8 @@ pub(crate) struct Worker {
     pub(crate) changed_at: Wall,
     /// The open socket.
     pub(crate) session: Option<SessionEpoch>,
+    /// The latest socket on which it said hello, open or not.
+    pub(crate) youngest: SessionEpoch,
     /// When the lease ends; `None` when the worker is offline.
     pub(crate) lease_until: Option<Mono>,
     /// Whether a timer for the lease is set.
@@ -67,6 +69,7 @@ impl Worker {
             registered_at: now,
             changed_at: now,
             session: None,
+            youngest: SessionEpoch::default(),
             lease_until: None,
             lease_timer: false,
             held: BTreeSet::new(),
@@ -230,6 +233,7 @@ impl WorkerTable {
     pub(crate) fn open_session(&mut self, index: WorkerIndex, session: SessionEpoch) {
         self.close_session(index);
         self[index].session = Some(session);
+        self[index].youngest = session;
         self.by_session.insert(session, index);
     }
 

@@ -80,9 +80,11 @@ fn a_hello_that_was_overtaken_by_a_younger_socket_changes_nothing() {
     let (session, effects) = bench.hello("w1", 1, 1, vec![]);
     assert_eq!(assigned(&effects), [(session, key(1, 1, 1))]);
     let late = Input::Hello { session: old, hello: Box::new(hello("w1", 1, 1)) };
-    assert_eq!(bench.step(late), [Effect::Close { session: old }]);
+    assert_eq!(bench.step(late.clone()), [Effect::Close { session: old }]);
     assert_eq!(bench.report(session, key(1, 1, 1), finished(End::Completed)).len(), 1);
     assert_eq!(bench.status(1), Some(Status::Completed));
+    bench.step(Input::Disconnected { session });
+    assert_eq!(bench.step(late), [Effect::Close { session: old }]);
 }
 
 #[test]
