@@ -10,13 +10,10 @@ use clap::{Parser, ValueEnum};
 #[derive(Parser)]
 #[command(name = "sim")]
 struct Arguments {
-    /// How many stories.
-    #[arg(long, default_value_t = 100, conflicts_with = "seed")]
-    seeds: u64,
+    /// How many stories; 100, or one if a seed is given.
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first of them.
-    #[arg(long, default_value_t = 1)]
-    from: u64,
-    /// One story only.
     #[arg(long)]
     seed: Option<u64>,
     /// Happenings with faults in each; as many as it takes to come to rest follow.
@@ -51,10 +48,9 @@ impl From<Bug> for Sabotage {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let seeds = match arguments.seed {
-        Some(seed) => seed..=seed,
-        None => arguments.from..=arguments.from.saturating_add(arguments.seeds.saturating_sub(1)),
-    };
+    let first = arguments.seed.unwrap_or(1);
+    let count = arguments.seeds.unwrap_or(if arguments.seed.is_some() { 1 } else { 100 });
+    let seeds = first..first.saturating_add(count);
     let began = Instant::now();
     let mut total = Summary::default();
     let mut told = 0u64;

@@ -128,7 +128,7 @@ impl World {
         let mut spec = Spec::new(match self.random.below(20) {
             0..=3 => Payload::Noop,
             4..=5 => Payload::Milestone,
-            6 if self.random.chance(300) => Payload::Shell { command: ENDLESS.to_owned() },
+            6 if self.random.chance(500) => Payload::Shell { command: ENDLESS.to_owned() },
             n => Payload::Shell { command: format!("job {}", n % 4) },
         });
         if self.random.chance(150) {

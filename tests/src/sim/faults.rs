@@ -100,6 +100,7 @@ impl World {
     /// never will: what they had must go to others.
     pub(super) fn calm_down(&mut self) {
         self.is_calm = true;
+        self.calm_at = self.now_us;
         self.slow_store_until = 0;
         self.network.heal();
         for worker in 0..self.workers.len() {
@@ -110,5 +111,12 @@ impl World {
             self.alarm(worker, 0, Alarm::Start);
         }
         self.plan(self.now_us, Happening::MasterStarts);
+    }
+
+    /// Whether it has been calm for so long that everybody is back, and whatever ends by itself
+    /// and was first in line has ended.
+    pub(super) fn is_settled_down(&self) -> bool {
+        let lease_us = i64::try_from(self.master.settings.lease_ms).unwrap_or(0) * 1_000;
+        self.is_over() || self.now_us > self.calm_at + 12_000_000 + 3 * lease_us
     }
 }

@@ -7,6 +7,7 @@ use agentflow_core::attempt::{AttemptKey, ReportBody};
 use agentflow_core::batch::{Batch, KeyHash, Outcome, TaskRow};
 use agentflow_core::ids::{Attempt, Fence, SessionEpoch, TaskId};
 
+use super::worker::Worker;
 use super::world::World;
 
 /// What was promised to clients, and what workers were given.
@@ -197,5 +198,34 @@ impl World {
             return Some("the master does not come to rest".to_owned());
         }
         None
+    }
+
+    /// In quiet times nothing waits for long at a busy worker while another one could begin it.
+    /// True when nothing does.
+    pub(super) fn check_balance(&mut self) -> Result<bool, String> {
+        let Some((task, fence, idle)) = self.waits_needlessly() else {
+            self.waits_since = None;
+            return Ok(true);
+        };
+        match self.waits_since {
+            Some((other, other_fence, since)) if (other, other_fence) == (task, fence) => {
+                if self.now_us > since + 2_000_000 {
+                    return Err(format!("task {task} waits at a busy worker while {idle} is idle"));
+                }
+            }
+            _ => self.waits_since = Some((task, fence, self.now_us)),
+        }
+        Ok(false)
+    }
+
+    fn waits_needlessly(&self) -> Option<(TaskId, Fence, Arc<str>)> {
+        self.store.live().find_map(|(id, row)| {
+            let (holder, spec) = (row.state.worker.as_ref()?, self.store.spec_of(row)?);
+            let waits = self.workers.iter().any(|worker| worker.name == *holder && worker.is_waiting(id));
+            let could_begin =
+                |worker: &&Worker| worker.is_idle() && worker.suits(&row.state.group, &spec.spec);
+            let idle = self.workers.iter().find(could_begin).filter(|_| waits)?;
+            Some((id, row.state.fence, Arc::clone(&idle.name)))
+        })
     }
 }

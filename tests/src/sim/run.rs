@@ -100,7 +100,9 @@ fn tell(world: &mut World, steps: u64) -> Result<Summary, String> {
             }
         }
         happenings += 20;
-        world.stop_endless();
+        if world.is_settled_down() && world.check_balance()? {
+            world.stop_endless();
+        }
         let unfinished = world.unfinished();
         if unfinished.is_none() && world.clients.is_idle() {
             break;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use agentflow_core::attempt::{AttemptKey, End, Held, Hello, Report, ReportBody};
-use agentflow_core::ids::{BootId, SessionEpoch};
+use agentflow_core::ids::{BootId, SessionEpoch, TaskId};
 use agentflow_core::spec::{Payload, Resources, Spec};
 use agentflow_core::time::Wall;
 
@@ -113,6 +113,16 @@ impl Worker {
         self.is_gone = true;
         self.work.clear();
         self.reports.clear();
+    }
+
+    /// Whether it has nothing to do and takes work.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_welcome && !self.is_draining && self.work.is_empty() && self.reports.is_empty()
+    }
+
+    /// Whether it has that task and has not begun it.
+    pub(super) fn is_waiting(&self, task: TaskId) -> bool {
+        self.is_welcome && self.waiting.iter().any(|key| key.task == task)
     }
 
     /// Attempts in one of these stages.

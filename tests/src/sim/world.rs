@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use agentflow_core::ids::{BootId, DecisionNumber, ReplyTo, SessionEpoch, TaskId};
+use agentflow_core::ids::{BootId, DecisionNumber, Fence, ReplyTo, SessionEpoch, TaskId};
 use agentflow_core::kernel::{Input, Settings};
 
 use super::client::Clients;
@@ -97,6 +97,10 @@ pub(super) struct World {
     pub(super) slow_store_until: i64,
     /// Whether faults and new requests have stopped.
     pub(super) is_calm: bool,
+    /// Since when.
+    pub(super) calm_at: i64,
+    /// A task that waits at a busy worker while another is idle, and since when.
+    pub(super) waits_since: Option<(TaskId, Fence, i64)>,
     pub(super) sabotage: Sabotage,
     pub(super) kernel_steps: u64,
     pub(super) trace: Trace,
@@ -141,6 +145,8 @@ impl World {
             duplicates: random.chance(700),
             slow_store_until: 0,
             is_calm: false,
+            calm_at: 0,
+            waits_since: None,
             sabotage,
             kernel_steps: 0,
             trace: Trace::default(),

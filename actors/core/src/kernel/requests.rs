@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use super::apply::key_of;
 use super::classes::Requirement;
 use super::table;
 use super::words::{Answer, Effect, LoadedTask, Request, Stats};
 use super::{Kernel, Step};
+use crate::attempt::AttemptKey;
 use crate::batch::{OutcomeChange, SettledCounts};
 use crate::ids::{ReplyTo, TaskId};
 use crate::rejection::Rejection;
@@ -208,6 +210,14 @@ impl Kernel {
             step.effects.push(Effect::Drain { session });
         }
         Ok(())
+    }
+
+    /// Whether an attempt is the current one of its task and has begun.
+    #[must_use]
+    pub fn is_running(&self, key: AttemptKey) -> bool {
+        self.tasks.get(key.task).is_some_and(|entry| {
+            key_of(key.task, &entry.task) == key && entry.task.status() == Status::Running
+        })
     }
 
     /// Counts as they stand.

@@ -13,7 +13,7 @@ use crate::event::{Event, Happening, Subject};
 use crate::ids::{BootId, SessionEpoch, TaskId};
 use crate::limits;
 use crate::rejection::Rejection;
-use crate::task::{Command, WorkerIndex};
+use crate::task::{Command, Hold, WorkerIndex};
 use crate::time::Now;
 
 impl Kernel {
@@ -44,15 +44,22 @@ impl Kernel {
         }
         let (keep, stop) = self.reconcile(step, index, hello, is_reborn);
         self.recount_free(index);
-        // Attempts that were told to stop while the worker was away.
-        let keys: Vec<AttemptKey> = keep.iter().copied().filter(|key| self.is_cancelling(key.task)).collect();
+        // What it was told while it was away, or what was lost on the way.
+        let cancelling = self.held_of(&keep, |hold| hold.cancelling);
+        let returning = self.held_of(&keep, |hold| hold.returning && !hold.cancelling);
         step.effects.push(Effect::Welcome { session, keep, stop });
-        if !keys.is_empty() {
-            step.effects.push(Effect::Cancel { session, keys });
+        if !cancelling.is_empty() {
+            step.effects.push(Effect::Cancel { session, keys: cancelling });
         }
-        // So with the order to leave.
+        if !returning.is_empty() {
+            step.effects.push(Effect::Return { session, keys: returning });
+        }
         if self.workers[index].draining && !hello.draining {
             step.effects.push(Effect::Drain { session });
+        }
+        // Nobody could ask it for what waits there while it was away.
+        if self.workers[index].backlog() > 0 {
+            self.set_rebalance_timer(step.now.mono);
         }
         step.hungry.insert(index);
         step.urgent = true;
@@ -148,8 +155,10 @@ impl Kernel {
         (keep, stop)
     }
 
-    fn is_cancelling(&self, task: TaskId) -> bool {
-        self.tasks.get(task).and_then(|entry| entry.task.hold()).is_some_and(|hold| hold.cancelling)
+    /// Those of the attempts whose hold is such.
+    fn held_of(&self, keys: &[AttemptKey], is_such: impl Fn(&Hold) -> bool) -> Vec<AttemptKey> {
+        let hold = |task: TaskId| self.tasks.get(task).and_then(|entry| entry.task.hold());
+        keys.iter().copied().filter(|key| hold(key.task).is_some_and(&is_such)).collect()
     }
 
     fn lose(&mut self, step: &mut Step, task: TaskId, reason: &Arc<str>) {

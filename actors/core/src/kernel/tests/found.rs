@@ -149,3 +149,33 @@ fn the_number_of_a_lost_attempt_is_not_used_again() {
     let effects = bench.report(session, key(1, 1, 1), ReportBody::Returned {});
     assert_eq!(assigned(&effects), [(session, key(1, 2, 2))]);
 }
+
+/// A busy worker with one task that runs and one that waits, and an idle one.
+fn unbalanced() -> (Bench, SessionEpoch, Vec<Held>) {
+    let mut bench = Bench::new();
+    let (busy, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.submit(vec![plain(), plain()]);
+    bench.report(busy, key(1, 1, 1), ReportBody::Started { at: Wall(5) });
+    bench.hello("w2", 2, 1, vec![]);
+    let held = |task, started| Held { key: key(task, 1, 1), started };
+    (bench, busy, vec![held(1, true), held(2, false)])
+}
+
+#[test]
+fn a_worker_that_was_asked_for_a_task_before_it_went_away_is_asked_again() {
+    let (mut bench, busy, held) = unbalanced();
+    assert_eq!(bench.wait(10), [Effect::Return { session: busy, keys: vec![key(2, 1, 1)] }]);
+    bench.step(Input::Disconnected { session: busy });
+    bench.now_ms += 10;
+    let (session, effects) = bench.hello("w1", 1, 1, held);
+    assert!(effects.contains(&Effect::Return { session, keys: vec![key(2, 1, 1)] }));
+}
+
+#[test]
+fn a_worker_that_was_away_when_another_became_idle_is_asked_when_it_returns() {
+    let (mut bench, busy, held) = unbalanced();
+    bench.step(Input::Disconnected { session: busy });
+    assert!(bench.wait(10).is_empty());
+    let (session, _) = bench.hello("w1", 1, 1, held);
+    assert_eq!(bench.wait(10), [Effect::Return { session, keys: vec![key(2, 1, 1)] }]);
+}
