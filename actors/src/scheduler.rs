@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use actix::Addr;
+use agentflow_core::attempt::AttemptKey;
 use agentflow_core::ids::{Epoch, ReplyTo, SessionEpoch, TaskId};
 use agentflow_core::kernel::{Assigned, Effect, Input, Kernel, Output, Reply, Request};
 use agentflow_core::time::Mono;
@@ -76,6 +77,11 @@ impl Scheduler {
 
     pub(crate) fn now_mono(&self) -> Mono {
         self.clock.now().mono
+    }
+
+    /// Whether an attempt is the current one of its task and has begun.
+    pub(crate) fn is_running(&self, key: AttemptKey) -> bool {
+        self.kernel.borrow().is_running(key)
     }
 
     /// Puts a client's request to the kernel. The receiver gets the answer once it is durable.

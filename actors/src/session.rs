@@ -148,10 +148,7 @@ impl Handler<FromDoor> for WorkerSession {
                 self.scheduler.step(Input::Heard { session });
                 self.send(ToWorker::HeartbeatAck { n });
             }
-            FromWorker::Reports { reports } => {
-                task::follow(&self.scheduler, &reports);
-                self.scheduler.step(Input::Reports { session, reports });
-            }
+            FromWorker::Reports { reports } => self.scheduler.step(Input::Reports { session, reports }),
             FromWorker::Progress { key, percent, message } => {
                 task::progress(&self.scheduler, Progress { key, percent, message });
             }

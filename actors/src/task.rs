@@ -4,14 +4,14 @@
 //!   session ──Progress──► Task ◄──GetProgress── a reader
 //! ```
 //!
-//! A task is a virtual actor: its truth is in the kernel and its row; a mailbox exists only from
-//! the attempt's start to its end, and only for attempts that say they have begun. What nobody
-//! speaks of costs nothing.
+//! A task is a virtual actor: its truth is in the kernel and its row. A mailbox exists from the
+//! first thing that is said about its running attempt until the attempt's end; an attempt of which
+//! nobody speaks costs nothing.
 
 use std::rc::Rc;
 
-use actix::{Actor, ActorContext, Context, Handler, Message};
-use agentflow_core::attempt::{AttemptKey, Report, ReportBody};
+use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
+use agentflow_core::attempt::AttemptKey;
 use agentflow_core::ids::TaskId;
 
 use crate::scheduler::Scheduler;
@@ -61,36 +61,30 @@ pub(crate) struct Task {
     progress: Option<ProgressOf>,
 }
 
-/// Opens a conversation for each attempt that has begun.
-pub(crate) fn follow(scheduler: &Rc<Scheduler>, reports: &[Report]) {
-    for report in reports {
-        if matches!(report.body, ReportBody::Started { .. }) {
-            open(scheduler, report.key);
-        }
-    }
-}
-
-/// Passes progress on to the attempt's conversation.
+/// Passes progress on to the attempt's conversation, which begins with it if need be. What is said
+/// of an attempt that is over is not heard.
 pub(crate) fn progress(scheduler: &Rc<Scheduler>, progress: Progress) {
+    if !scheduler.is_running(progress.key) {
+        return;
+    }
     let task = scheduler.tasks.borrow().get(&progress.key.task).cloned();
-    if let Some(task) = task {
+    if let Some(task) = task.or_else(|| open(scheduler, progress.key)) {
         task.do_send(progress);
     }
 }
 
-fn open(scheduler: &Rc<Scheduler>, key: AttemptKey) {
+fn open(scheduler: &Rc<Scheduler>, key: AttemptKey) -> Option<Addr<Task>> {
     let id = key.task;
     if scheduler.tasks.borrow().len() >= CONVERSATIONS {
-        return;
+        return None;
     }
     let quarantine = Rc::clone(scheduler);
     let address = supervise::run(Context::new(), Task { key, progress: None }, move || {
         log::error!("the conversation about task {id} panicked; its attempt goes on without one");
         quarantine.tasks.borrow_mut().remove(&id);
     });
-    if let Some(older) = scheduler.tasks.borrow_mut().insert(id, address) {
-        older.do_send(Ended);
-    }
+    scheduler.tasks.borrow_mut().insert(id, address.clone());
+    Some(address)
 }
 
 impl Actor for Task {
