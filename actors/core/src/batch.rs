@@ -264,7 +264,7 @@ pub struct Batch {
     pub decision: DecisionNumber,
     /// Specifications not seen before.
     pub specs: Vec<SpecRow>,
-    /// Tasks, at most one entry each.
+    /// Tasks, in order: a later entry of a task replaces an earlier one.
     pub tasks: Vec<TaskWrite>,
     /// Ended attempts.
     pub attempts: Vec<AttemptRow>,

@@ -206,7 +206,7 @@ pub struct Spec {
     /// What happens after a failure.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retry: RetryPolicy,
-    /// It fails when it has been pending for so long.
+    /// It fails when no worker has taken it for so long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_timeout_ms: Option<u64>,
     /// An attempt is stopped after so long.

@@ -65,7 +65,7 @@ pub struct TaskBody {
     /// What happens after a failure; no retries when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryBody>,
-    /// It fails when it has been pending for so long.
+    /// It fails when no worker has taken it for so long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout_ms: Option<u64>,
     /// An attempt is stopped after so long.

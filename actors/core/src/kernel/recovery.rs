@@ -161,6 +161,7 @@ impl Kernel {
             phase,
             created_at,
             ready_at: state.ready_at,
+            pending_since: if state.lost > 0 { now.wall } else { state.ready_at },
             fence: state.fence,
             attempt: state.attempt,
             failures: state.failures,

@@ -174,6 +174,7 @@ impl Kernel {
             phase: Phase::Settled(state.status),
             created_at: row.created_at,
             ready_at: state.ready_at,
+            pending_since: if state.lost > 0 { step.now.wall } else { state.ready_at },
             fence: state.fence,
             attempt: state.attempt,
             failures: state.failures,

@@ -21,7 +21,7 @@ pub(crate) struct Entry {
     pub(crate) class: ClassIndex,
 }
 
-const _: () = assert!(size_of::<Option<Entry>>() <= 96);
+const _: () = assert!(size_of::<Option<Entry>>() <= 104);
 
 #[derive(Debug, Default)]
 struct Page {

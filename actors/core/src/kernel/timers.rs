@@ -101,7 +101,7 @@ impl Kernel {
             && entry.task.is_ready()
             && let Some(queue_timeout_ms) = self.specs.get(entry.spec).spec.queue_timeout_ms
         {
-            let due = step.now.mono_at(entry.task.ready_at.plus_ms(queue_timeout_ms));
+            let due = step.now.mono_at(entry.task.pending_since.plus_ms(queue_timeout_ms));
             self.timers.set(due.max(step.now.mono.plus_ms(1)), Timer::QueueTimeout(id));
         }
     }

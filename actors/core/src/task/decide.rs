@@ -53,7 +53,7 @@ impl Task {
                 | Phase::Settled(_) => Err(Rejection::Stale),
             },
             Command::Lose { reason } => match &self.phase {
-                Phase::Assigned(hold) => Ok(Some(self.lose(hold, reason, policy.retry))),
+                Phase::Assigned(hold) => Ok(Some(self.lose(hold, reason, policy.retry, now))),
                 Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) | Phase::Settled(_) => {
                     Err(self.illegal("losing", "an assignment"))
                 }
@@ -94,7 +94,7 @@ impl Task {
                 | Phase::Settled(_) => Ok(None),
             },
             Command::ExpireQueue { queue_timeout_ms } => match &self.phase {
-                Phase::Ready(_) if now >= self.ready_at.plus_ms(queue_timeout_ms) => {
+                Phase::Ready(_) if now >= self.pending_since.plus_ms(queue_timeout_ms) => {
                     let error = format!("no worker took it within queue_timeout_ms ({queue_timeout_ms} ms)");
                     Ok(Some(settled(Status::Failed, Some(error.into()))))
                 }
@@ -179,9 +179,11 @@ impl Task {
                 TaskEvent::Retrying { delay_ms, ready_at: now.plus_ms(delay_ms), error }
             }
             // Not the task's doing: as if the worker had gone.
-            End::Cancelled | End::Interrupted => {
-                TaskEvent::Lost { counted: false, reason: "the worker stopped it and gave it back".into() }
-            }
+            End::Cancelled | End::Interrupted => TaskEvent::Lost {
+                counted: false,
+                reason: "the worker stopped it and gave it back".into(),
+                at: now,
+            },
         }
     }
 
@@ -202,7 +204,7 @@ impl Task {
         ms
     }
 
-    fn lose(&self, hold: &Hold, reason: Arc<str>, retry: &RetryPolicy) -> TaskEvent {
+    fn lose(&self, hold: &Hold, reason: Arc<str>, retry: &RetryPolicy, now: Wall) -> TaskEvent {
         if hold.cancelling {
             return settled(Status::Cancelled, None);
         }
@@ -212,7 +214,7 @@ impl Task {
                 format!("lost with its worker {} times (retry.max_lost); last: {reason}", self.lost + 1);
             return settled(Status::Failed, Some(error.into()));
         }
-        TaskEvent::Lost { counted, reason }
+        TaskEvent::Lost { counted, reason, at: now }
     }
 }
 

@@ -39,7 +39,8 @@ impl Task {
                 }
                 self.phase = Phase::Ready(None);
             }
-            TaskEvent::Lost { counted, .. } => {
+            TaskEvent::Lost { counted, at, .. } => {
+                self.pending_since = *at;
                 self.lost += u32::from(*counted);
                 let orphan =
                     self.hold().map(|hold| Box::new(Orphan { hold: Hold { has_row: true, ..*hold } }));
@@ -65,6 +66,7 @@ impl Task {
             TaskEvent::Retrying { delay_ms, ready_at, .. } => {
                 self.failures += 1;
                 self.ready_at = *ready_at;
+                self.pending_since = *ready_at;
                 self.phase = if *delay_ms == 0 { Phase::Ready(None) } else { Phase::Delayed(None) };
             }
             TaskEvent::Settled { status, .. } => self.phase = Phase::Settled(*status),
@@ -72,6 +74,7 @@ impl Task {
                 self.failures = 0;
                 self.lost = 0;
                 self.ready_at = *at;
+                self.pending_since = *at;
                 self.phase = Phase::Ready(None);
             }
             TaskEvent::Woken => {

@@ -31,6 +31,10 @@ pub struct Task {
     /// Since when it is ready, or when it will be. Its place in the queue follows from it, so that
     /// a task that comes back keeps its age.
     pub ready_at: Wall,
+    /// Since when it waits for a worker, for `queue_timeout_ms`: its time in the hands of a worker
+    /// that was lost does not count. Not kept in the row: after a restart it counts anew for a task
+    /// that was lost.
+    pub pending_since: Wall,
     /// The latest assignment.
     pub fence: Fence,
     /// The latest try.
@@ -181,6 +185,8 @@ pub enum TaskEvent {
         counted: bool,
         /// How the master knows.
         reason: Arc<str>,
+        /// When.
+        at: Wall,
     },
     /// The worker that had it has it again.
     Adopted {
@@ -243,6 +249,7 @@ impl Task {
             phase: if ready_at > now { Phase::Delayed(None) } else { Phase::Ready(None) },
             created_at: now,
             ready_at,
+            pending_since: ready_at,
             fence: Fence(0),
             attempt: Attempt(0),
             failures: 0,
@@ -296,4 +303,4 @@ impl Task {
 }
 
 // A million queued tasks are to fit into 300 MB, queue and tables included.
-const _: () = assert!(size_of::<Task>() <= 88);
+const _: () = assert!(size_of::<Task>() <= 96);

@@ -27,6 +27,7 @@ fn phases() -> Vec<(&'static str, Task)> {
         phase,
         created_at: Wall(0),
         ready_at: Wall(10),
+        pending_since: Wall(10),
         fence: Fence(3),
         attempt: Attempt(2),
         failures: 1,

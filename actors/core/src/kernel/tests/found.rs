@@ -179,3 +179,17 @@ fn a_worker_that_was_away_when_another_became_idle_is_asked_when_it_returns() {
     let (session, _) = bench.hello("w1", 1, 1, held);
     assert_eq!(bench.wait(10), [Effect::Return { session, keys: vec![key(2, 1, 1)] }]);
 }
+
+#[test]
+fn time_in_the_hands_of_a_lost_worker_does_not_count_as_time_in_the_queue() {
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.submit(vec![task(|_, spec| spec.queue_timeout_ms = Some(1_000))]);
+    bench.report(session, key(1, 1, 1), ReportBody::Started { at: Wall(5) });
+    bench.step(Input::Disconnected { session });
+    bench.wait(11_000);
+    bench.wait(999);
+    assert_eq!(bench.status(1), Some(Status::Pending));
+    bench.wait(1);
+    assert_eq!(bench.status(1), Some(Status::Failed));
+}
