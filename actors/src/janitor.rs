@@ -4,8 +4,7 @@
 
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Context, Message};
-use agentflow_core::ids::{Attempt, TaskId};
+use actix::{Actor, Addr, AsyncContext, Context};
 use agentflow_core::time::Wall;
 use agentflow_schema::Checkpointer;
 
@@ -19,11 +18,6 @@ const CHECKPOINT: Duration = Duration::from_secs(1);
 const RETENTION: Duration = Duration::from_secs(300);
 
 const DAY_US: i64 = 24 * 3_600 * 1_000_000;
-
-/// Attempts whose rows are gone; their output can go too.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct PrunedLogs(pub Vec<(TaskId, Attempt)>);
 
 /// The actor.
 pub(crate) struct Janitor {

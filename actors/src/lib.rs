@@ -32,10 +32,9 @@ mod task;
 
 pub use dispatcher::{Ask, Dispatcher};
 pub use hub::{EventHub, HubClosed, Next, Recent, Segment, WaitSettled};
-pub use janitor::PrunedLogs;
 pub use registry::{Connect, Refused, WorkerRegistry};
 pub use session::{FromDoor, Gone, ToDoor, WorkerSession};
-pub use store::StoreHealth;
+pub use store::{PrunedLogs, StoreHealth};
 pub use supervise::Fatal;
 pub use system::{MasterHandles, MasterSystem, OfficeInfo, Settings, StartError};
 pub use task::{GetProgress, Progress, ProgressOf};

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
 use agentflow_core::batch::Batch;
 use agentflow_core::event::Event;
-use agentflow_core::ids::{DecisionNumber, Epoch, TaskId};
+use agentflow_core::ids::{Attempt, DecisionNumber, Epoch, TaskId};
 use agentflow_core::kernel::{LoadedTask, PreparedSpec};
 use agentflow_core::limits;
 use agentflow_core::time::Wall;
@@ -27,7 +27,6 @@ use agentflow_schema::{Gathered, Writer};
 
 use crate::clock;
 use crate::hub::{EventHub, Publish, Segment};
-use crate::janitor::PrunedLogs;
 use crate::supervise::Fatal;
 
 /// How long a batch for which nobody waits may wait for company. A task's `started` mostly meets
@@ -99,6 +98,11 @@ pub(crate) struct Load(pub(crate) Vec<TaskId>);
 pub(crate) struct Prune {
     pub(crate) before: Wall,
 }
+
+/// Attempts whose rows are gone; their output can go too.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct PrunedLogs(pub Vec<(TaskId, Attempt)>);
 
 /// Write what there is; the answer says that it is done.
 #[derive(Message)]

@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::dispatcher::Dispatcher;
 use crate::hub::EventHub;
-use crate::janitor::{Janitor, PrunedLogs};
+use crate::janitor::Janitor;
 use crate::registry::WorkerRegistry;
 use crate::scheduler::Scheduler;
-use crate::store::{Finish, Store, StoreHealth};
+use crate::store::{Finish, PrunedLogs, Store, StoreHealth};
 use crate::supervise::{self, Fatal};
 
 /// What a master is started with.
