@@ -9,10 +9,7 @@ use std::process::Command;
 const LINES: usize = 500;
 
 /// Longer ones, each with its reason.
-const LONG: &[&str] = &[
-    // One table of fields with their checks, and the tests of each.
-    "actors/protocol/src/submit.rs",
-];
+const LONG: &[&str] = &[];
 
 /// Where tests may let time pass, and how often: each is the one helper of its package that looks at a
 /// condition again and again.

@@ -1,0 +1,225 @@
+//! The checks of a task's fields, one error for each that is wrong.
+
+use std::collections::BTreeMap;
+
+use agentflow_core::limits;
+use agentflow_core::spec::{Payload, Resources, RetryPolicy};
+
+use super::{ResourcesBody, RetryBody, TaskBody, check_idempotency_key, check_name};
+use crate::problem::FieldError;
+
+/// Collects the errors of one body.
+pub(super) struct Check<'a> {
+    pub(super) at: &'a str,
+    pub(super) errors: Vec<FieldError>,
+}
+
+impl Check<'_> {
+    pub(super) fn wrong(&mut self, field: &str, detail: impl Into<String>) {
+        let slash = if field.is_empty() { "" } else { "/" };
+        self.errors.push(FieldError { pointer: format!("{}{slash}{field}", self.at), detail: detail.into() });
+    }
+
+    /// PostgreSQL stores no NUL in text, and no process takes one in its arguments.
+    pub(super) fn clean(&mut self, field: &str, text: &str) {
+        if text.contains('\0') {
+            self.wrong(field, "holds a NUL character");
+        }
+    }
+
+    pub(super) fn name(&mut self, field: &str, name: &str) {
+        if let Err(why) = check_name(name) {
+            self.wrong(field, why);
+        }
+    }
+
+    pub(super) fn path(&mut self, field: &str, path: &str) {
+        if path.is_empty() {
+            self.wrong(field, "is empty");
+        }
+        self.clean(field, path);
+    }
+
+    pub(super) fn idempotency_key(&mut self, key: &str) {
+        if let Err(why) = check_idempotency_key(key) {
+            self.wrong("idempotency_key", why);
+        }
+    }
+
+    pub(super) fn names<'k>(&mut self, field: &str, keys: impl ExactSizeIterator<Item = &'k String>) {
+        if keys.len() > limits::ENTRIES {
+            self.wrong(field, format!("has more than {} entries", limits::ENTRIES));
+            return;
+        }
+        for key in keys {
+            if let Err(why) = check_name(key) {
+                self.wrong(&format!("{field}/{key}"), why);
+            }
+        }
+    }
+
+    pub(super) fn map_values(&mut self, field: &str, map: &BTreeMap<String, String>) {
+        for (key, value) in map {
+            if value.len() > limits::NAME_BYTES || value.contains('\0') {
+                let why = format!("allowed: up to {} bytes without NUL", limits::NAME_BYTES);
+                self.wrong(&format!("{field}/{key}"), why);
+            }
+        }
+    }
+
+    pub(super) fn environment(&mut self, env: &BTreeMap<String, String>) {
+        self.names("env", env.keys());
+        for (key, value) in env {
+            if key.contains('=') || key.starts_with("AGENTFLOW_") {
+                self.wrong(&format!("env/{key}"), "a name has no '=' and does not begin with AGENTFLOW_");
+            }
+            self.clean(&format!("env/{key}"), value);
+        }
+    }
+
+    pub(super) fn timeout(&mut self, field: &str, ms: Option<u64>) -> Option<u64> {
+        if ms.is_some_and(|ms| ms == 0 || ms > limits::TIMEOUT_MS) {
+            self.wrong(field, format!("allowed: 1 to {}", limits::TIMEOUT_MS));
+        }
+        ms
+    }
+
+    pub(super) fn resources(&mut self, body: ResourcesBody) -> Resources {
+        if !(0.0..=100_000.0).contains(&body.cpus) {
+            self.wrong("resources/cpus", "allowed: 0 to 100000");
+        }
+        self.names("resources/custom", body.custom.keys());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+        let cpus_milli = (body.cpus.clamp(0.0, 100_000.0) * 1_000.0).round() as u32;
+        Resources { cpus_milli, memory_mb: body.memory_mb, gpus: body.gpus, custom: body.custom }
+    }
+
+    pub(super) fn retry(&mut self, body: RetryBody) -> RetryPolicy {
+        let usual = RetryPolicy::default();
+        let policy = RetryPolicy {
+            max: body.max.unwrap_or(usual.max),
+            backoff_ms: body.backoff_ms.unwrap_or(usual.backoff_ms),
+            factor: body.factor.unwrap_or(usual.factor),
+            jitter: body.jitter.unwrap_or(usual.jitter),
+            on: body.on.unwrap_or_default(),
+            max_lost: body.max_lost.unwrap_or(usual.max_lost),
+        };
+        if policy.max > limits::RETRIES {
+            self.wrong("retry/max", format!("allowed: 0 to {}", limits::RETRIES));
+        }
+        if policy.max_lost > limits::RETRIES {
+            self.wrong("retry/max_lost", format!("allowed: 0 to {}", limits::RETRIES));
+        }
+        if policy.backoff_ms > limits::TIMEOUT_MS {
+            self.wrong("retry/backoff_ms", format!("allowed: 0 to {}", limits::TIMEOUT_MS));
+        }
+        if !(1.0..=100.0).contains(&policy.factor) {
+            self.wrong("retry/factor", "allowed: 1 to 100");
+        }
+        if !(0.0..=1.0).contains(&policy.jitter) {
+            self.wrong("retry/jitter", "allowed: 0 to 1");
+        }
+        policy
+    }
+
+    /// Finds the payload, and names every payload field that belongs to another kind.
+    pub(super) fn payload(&mut self, body: &TaskBody) -> Payload {
+        let given: Vec<&str> = [
+            ("command", body.command.is_some()),
+            ("argv", body.argv.is_some()),
+            ("path", body.path.is_some()),
+            ("args", body.args.is_some()),
+            ("name", body.name.is_some()),
+            ("input", body.input.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(field, present)| present.then_some(field))
+        .collect();
+        let kind = match (body.kind.as_deref(), given.as_slice()) {
+            (Some(kind), _) => kind,
+            (None, []) => return self.short_form(body.description.as_deref()),
+            (None, [first, ..]) => match *first {
+                "command" => "shell",
+                "argv" => "exec",
+                "path" | "args" => "script",
+                _ => "handler",
+            },
+        };
+        let allowed: &[&str] = match kind {
+            "shell" => &["command"],
+            "exec" => &["argv"],
+            "script" => &["path", "args"],
+            "handler" => &["name", "input"],
+            "noop" => &[],
+            "agent" | "skill" => {
+                self.wrong("kind", format!("'{kind}' is not served by this version yet"));
+                return Payload::Milestone;
+            }
+            _ => {
+                self.wrong(
+                    "kind",
+                    format!("'{kind}' is unknown; allowed: shell, exec, script, handler, noop"),
+                );
+                return Payload::Milestone;
+            }
+        };
+        for field in given.iter().filter(|field| !allowed.contains(field)) {
+            self.wrong(field, format!("does not belong to kind '{kind}'"));
+        }
+        match kind {
+            "shell" => Payload::Shell { command: self.text("command", body.command.as_deref()) },
+            "exec" => Payload::Exec { argv: self.argv(body.argv.as_deref()) },
+            "script" => {
+                let args = body.args.clone().unwrap_or_default();
+                for (i, arg) in args.iter().enumerate() {
+                    self.clean(&format!("args/{i}"), arg);
+                }
+                Payload::Script { path: self.text("path", body.path.as_deref()), args }
+            }
+            "handler" => {
+                let name = self.text("name", body.name.as_deref());
+                self.name("name", &name);
+                Payload::Handler { name, input: body.input.clone().unwrap_or_default() }
+            }
+            _ => Payload::Noop,
+        }
+    }
+
+    pub(super) fn text(&mut self, field: &str, text: Option<&str>) -> String {
+        let text = text.unwrap_or_default();
+        if text.trim().is_empty() {
+            self.wrong(field, "is missing or empty");
+        }
+        self.clean(field, text);
+        text.to_owned()
+    }
+
+    pub(super) fn argv(&mut self, argv: Option<&[String]>) -> Vec<String> {
+        let argv = argv.unwrap_or_default();
+        if argv.first().is_none_or(String::is_empty) {
+            self.wrong("argv", "is missing or empty; the first entry is the program");
+        }
+        for (i, arg) in argv.iter().enumerate() {
+            self.clean(&format!("argv/{i}"), arg);
+        }
+        argv.to_vec()
+    }
+
+    pub(super) fn short_form(&mut self, description: Option<&str>) -> Payload {
+        let Some(text) = description.map(str::trim).filter(|text| !text.is_empty()) else {
+            return Payload::Milestone;
+        };
+        if let Some(command) = text.strip_prefix("shell:") {
+            return Payload::Shell { command: self.text("description", Some(command.trim())) };
+        }
+        if let Some(path) = text.strip_prefix("script:") {
+            return Payload::Script { path: self.text("description", Some(path.trim())), args: Vec::new() };
+        }
+        let skill = text.strip_prefix('/').and_then(|rest| rest.split_whitespace().next());
+        let is_skill = skill.is_some_and(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
+        if text.starts_with("agent:") || (is_skill && !text.contains(['|', ';', '&', '>'])) {
+            self.wrong("description", "agents and skills are not served by this version yet");
+        }
+        Payload::Shell { command: text.to_owned() }
+    }
+}
