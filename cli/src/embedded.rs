@@ -20,7 +20,6 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use agentflow_core::limits;
 use agentflow_master as master;
 use agentflow_worker as worker;
 
@@ -153,7 +152,7 @@ fn worker_config(state: &StateDir, url: &str, id: &str, slots: Option<u32>) -> w
     let mut config = worker::Config::new(url, id, state.root().join(format!("worker-{id}")));
     if let Some(slots) = slots {
         config.slots = slots;
-        config.prefetch = slots.saturating_mul(2).clamp(16, limits::PREFETCH);
+        config.prefetch = worker::default_prefetch(slots);
     }
     config
 }

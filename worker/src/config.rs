@@ -140,8 +140,10 @@ fn default_slots() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(limits::SLOTS))
 }
 
-fn default_prefetch(slots: u32) -> u32 {
-    slots.saturating_mul(2).clamp(16, limits::PREFETCH)
+/// What a worker of so many slots prefetches unless it is told otherwise.
+#[must_use]
+pub fn default_prefetch(slots: u32) -> u32 {
+    slots.saturating_mul(2).clamp(limits::PREFETCH_DEFAULT, limits::PREFETCH)
 }
 
 /// What this machine has: all its cores and its memory.
@@ -176,7 +178,7 @@ pub struct Flags {
     /// Attempts at once [default: cores]
     #[arg(long, env = "AGENTFLOW_WORKER_SLOTS", value_name = "N")]
     slots: Option<u32>,
-    /// Attempts that may wait here [default: 2 × slots, at least 16]
+    /// Attempts that may wait here [default: 2 × slots, at least 64]
     #[arg(long, env = "AGENTFLOW_WORKER_PREFETCH", value_name = "N")]
     prefetch: Option<u32>,
     /// A label; may be repeated
@@ -395,7 +397,7 @@ mod tests {
         let config = settings(&["--config", path, "--slots", "12", "--id", "w", "--label", "os=linux"])
             .and_then(Settings::resolve)
             .expect("a configuration");
-        assert_eq!((config.slots, config.prefetch), (12, 24));
+        assert_eq!((config.slots, config.prefetch), (12, 64));
         assert_eq!(config.masters, ["http://a:1"]);
         assert_eq!(config.groups, ["x"]);
         assert_eq!(config.handlers["echo"].argv, ["cat"]);

@@ -28,6 +28,7 @@ mod link;
 mod log_stream;
 mod notice;
 mod outbox;
+mod post;
 mod slots;
 mod spool;
 pub mod warden;
@@ -40,7 +41,7 @@ use actix::Addr;
 use agentflow_core::ids::BootId;
 use tokio::sync::oneshot;
 
-pub use config::Config;
+pub use config::{Config, default_prefetch};
 pub use error::Error;
 
 use daemon::{Daemon, Order, Parts};

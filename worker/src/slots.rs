@@ -1,6 +1,6 @@
 //! The attempts that wait, and the threads that run them: one thread per running attempt.
 //!
-//! Owns: the queue, in the order in which the master wants it, and a pool of threads that grows to
+//! Owns: the queue, in the order of the ranks that the master gave, and a pool of threads that grows to
 //! the number of slots as it is needed. A thread takes its next attempt itself, so that nobody
 //! else's turn lies between two of them. Knows nothing of what running means.
 //!
@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar};
 use std::thread;
 
@@ -26,6 +27,8 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) key: AttemptKey,
+    /// Smaller ones begin first.
+    pub(crate) rank: i64,
     pub(crate) spec: Arc<Spec>,
     pub(crate) control: Arc<Control>,
     pub(crate) log: Arc<LogStream>,
@@ -50,10 +53,20 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    /// Mostly at the end: the master hands tasks over in this order.
+    fn enter(&mut self, job: Job) {
+        let behind = self.waiting.iter().rev().take_while(|other| other.rank > job.rank).count();
+        self.waiting.insert(self.waiting.len() - behind, job);
+    }
+}
+
 #[derive(Debug)]
 struct Shared<R> {
     state: Guarded<State>,
     changed: Condvar,
+    /// Attempts in the queue, for those who do not want to lock it.
+    waiting: Arc<AtomicUsize>,
     runner: R,
 }
 
@@ -64,19 +77,29 @@ pub(crate) struct Slots<R> {
     limit: u32,
 }
 
+impl<R> Shared<R> {
+    fn count(&self, state: &State) {
+        self.waiting.store(state.waiting.len(), Ordering::Relaxed);
+    }
+}
+
 impl<R: Runner> Slots<R> {
-    pub(crate) fn new(limit: u32, runner: R) -> Self {
-        let shared = Shared { state: Guarded::default(), changed: Condvar::new(), runner };
+    /// Keeps the number of attempts that wait in `waiting`.
+    pub(crate) fn new(limit: u32, waiting: Arc<AtomicUsize>, runner: R) -> Self {
+        let shared = Shared { state: Guarded::default(), changed: Condvar::new(), waiting, runner };
         Self { shared: Arc::new(shared), limit }
     }
 
-    /// Puts attempts at the queue's end.
+    /// Puts attempts into the queue, behind those of their rank.
     ///
     /// # Errors
     /// When there is no thread for them and none can be started; they wait all the same.
     pub(crate) fn push(&self, jobs: impl IntoIterator<Item = Job>) -> io::Result<()> {
         let mut state = self.shared.state.lock();
-        state.waiting.extend(jobs);
+        for job in jobs {
+            state.enter(job);
+        }
+        self.shared.count(&state);
         let waiting = u32::try_from(state.waiting.len()).unwrap_or(u32::MAX);
         for _ in 0..waiting.min(state.idle) {
             self.shared.changed.notify_one();
@@ -103,6 +126,7 @@ impl<R: Runner> Slots<R> {
         let all = std::mem::take(&mut state.waiting);
         let (taken, kept): (VecDeque<_>, VecDeque<_>) = all.into_iter().partition(|job| wanted(&job.key));
         state.waiting = kept;
+        self.shared.count(&state);
         taken.into()
     }
 }
@@ -133,6 +157,7 @@ fn next<R>(shared: &Shared<R>) -> Option<Job> {
             return None;
         }
         if let Some(job) = state.waiting.pop_front() {
+            shared.count(&state);
             return Some(job);
         }
         state.idle += 1;
@@ -173,6 +198,7 @@ mod tests {
     fn job(task: u64) -> Job {
         Job {
             key: AttemptKey { task: TaskId(task), attempt: Attempt(1), fence: Fence(1) },
+            rank: 0,
             spec: Arc::new(Spec::new(Payload::Noop)),
             control: Arc::default(),
             log: Arc::new(LogStream::new(&Policy::new(10, Path::new("/")))),
@@ -180,10 +206,20 @@ mod tests {
     }
 
     #[test]
+    fn the_smallest_rank_goes_first() {
+        let mut state = State::default();
+        for (task, rank) in [(1, 5), (2, 5), (3, 1), (4, 5), (5, 1), (6, 9)] {
+            state.enter(Job { rank, ..job(task) });
+        }
+        let order: Vec<u64> = state.waiting.iter().map(|job| job.key.task.0).collect();
+        assert_eq!(order, [3, 5, 1, 2, 4, 6]);
+    }
+
+    #[test]
     fn attempts_begin_in_order_and_the_rest_can_be_taken_back() {
         let (begun, seen) = channel();
         let (go, gate) = channel();
-        let slots = Slots::new(1, Gate { begun, go: Guarded::new(gate) });
+        let slots = Slots::new(1, Arc::default(), Gate { begun, go: Guarded::new(gate) });
         let seen = || seen.recv_timeout(Duration::from_secs(10)).expect("an attempt begins");
         slots.push((1..=4).map(job)).expect("a thread");
         assert_eq!(seen(), 1);

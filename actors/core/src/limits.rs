@@ -68,6 +68,11 @@ pub const SLOTS: u32 = 4_096;
 /// Attempts handed to one worker beyond its slots; 4,096 assignments of 200 bytes fit one frame.
 pub const PREFETCH: u32 = 4_096;
 
+/// Prefetched attempts unless a worker says otherwise, for up to 32 slots: fewer, and a worker of
+/// short tasks waits for the master between them; more, and more waits for a lease when a worker
+/// is lost.
+pub const PREFETCH_DEFAULT: u32 = 64;
+
 /// Heartbeats are sent this often.
 pub const HEARTBEAT_MS: u64 = 2_000;
 

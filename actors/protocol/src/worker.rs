@@ -170,6 +170,10 @@ pub struct Assignment {
     pub key: AttemptKey,
     /// Position in [`Assign::specs`].
     pub spec: u32,
+    /// Smaller ones begin first; equal ones in the order in which they came. Masters of before did
+    /// not say.
+    #[serde(default)]
+    pub rank: i64,
 }
 
 #[cfg(test)]
@@ -215,13 +219,13 @@ mod tests {
         let frame = ToWorker::Assign(Assign {
             epoch: Epoch(1),
             specs: vec![RawValue::from_string(spec.to_owned()).expect("JSON")],
-            tasks: vec![Assignment { key, spec: 0 }],
+            tasks: vec![Assignment { key, spec: 0, rank: -5 }],
         });
         let text = serde_json::to_string(&frame).expect("plain data");
         match ToWorker::read(&text).expect("own text") {
             ToWorker::Assign(assign) => {
                 assert_eq!(assign.specs[0].get(), spec);
-                assert_eq!(assign.tasks, [Assignment { key, spec: 0 }]);
+                assert_eq!(assign.tasks, [Assignment { key, spec: 0, rank: -5 }]);
             }
             other => panic!("no assignment: {other:?}"),
         }

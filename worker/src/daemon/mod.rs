@@ -1,7 +1,7 @@
 //! The worker's one actor: what is held, what is owed, and who must hear of it.
 //!
 //! ```text
-//! link ---- Up, Text, Down ----> Daemon <---- Begun, Output, Ended ---- slots
+//! link ---- Up, Text, Down ----> Daemon <-- Begun, Output, Ended - Post- slots
 //! link <--- Outbox ------------- Daemon ----- Job, Control -----------> slots
 //!                                Daemon ----- reports ----------------> spool
 //! ```
@@ -43,6 +43,7 @@ use crate::lease::Lease;
 use crate::link::{self, LinkEvent, Target};
 use crate::log_stream::{LogStream, Policy};
 use crate::outbox::{Closing, Outbox};
+use crate::post::{LINGER_MS, Mail, Post};
 use crate::slots::{Job, Slots};
 use crate::spool::Spool;
 use leaving::Leaving;
@@ -99,6 +100,7 @@ pub(crate) struct Daemon {
     config: Config,
     boot: BootId,
     outbox: Rc<Outbox>,
+    post: Arc<Post>,
     slots: Slots<Executor>,
     log_policy: Arc<Policy>,
     spool: Spool,
@@ -129,8 +131,11 @@ impl Daemon {
     fn new(parts: Parts, context: &mut Context<Self>) -> Self {
         let Parts { config, boot, data_dir, spool, inherited, warden, done } = parts;
         let environment = Environment::new(&data_dir.path, &data_dir.key_of(boot));
+        let waiting = Arc::default();
+        let post = Post::new(context.address().recipient(), Arc::clone(&waiting), config.prefetch);
+        let post = Arc::new(post);
         let executor = Executor::new(
-            context.address().recipient(),
+            Arc::clone(&post),
             environment,
             warden.groups(),
             config.handlers.clone(),
@@ -144,7 +149,8 @@ impl Daemon {
             outbox.reports(|window| window.push(key, body, boottime(), true));
         }
         Self {
-            slots: Slots::new(config.slots, executor),
+            slots: Slots::new(config.slots, waiting, executor),
+            post,
             log_policy: Policy::new(config.log_cap_bytes, &data_dir.path.join("logs")),
             outbox,
             config,
@@ -356,10 +362,16 @@ impl Actor for Daemon {
     }
 }
 
-impl Handler<Event> for Daemon {
-    type Result = ();
+impl Daemon {
+    /// Hears what lies in the post.
+    fn empty_post(&mut self, context: &mut Context<Self>) {
+        for event in self.post.take() {
+            self.happened(event);
+        }
+        self.arm_spool(context);
+    }
 
-    fn handle(&mut self, event: Event, context: &mut Self::Context) {
+    fn happened(&mut self, event: Event) {
         match event {
             Event::Begun { key, at } => {
                 if let Some(attempt) = self.held(key) {
@@ -381,7 +393,19 @@ impl Handler<Event> for Daemon {
                 }
             }
         }
-        self.arm_spool(context);
+    }
+}
+
+impl Handler<Mail> for Daemon {
+    type Result = ();
+
+    fn handle(&mut self, mail: Mail, context: &mut Self::Context) {
+        match mail {
+            Mail::Now => self.empty_post(context),
+            Mail::Later => {
+                context.run_later(Duration::from_millis(LINGER_MS), Self::empty_post);
+            }
+        }
     }
 }
 

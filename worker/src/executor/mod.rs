@@ -20,7 +20,6 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix::{Message, Recipient};
 use agentflow_core::batch::Outcome;
 use agentflow_core::limits::ERROR_BYTES;
 use agentflow_core::spec::{Payload, RetryOn};
@@ -32,6 +31,7 @@ use crate::clock::wall;
 use crate::config::Handler;
 use crate::control::Stop;
 use crate::groups::Groups;
+use crate::post::Post;
 use crate::slots::{Job, Runner};
 use environment::Environment;
 use output::Tail;
@@ -40,8 +40,7 @@ use output::Tail;
 const READ_BYTES: usize = 64 << 10;
 
 /// What an attempt's thread tells the daemon.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub(crate) enum Event {
     /// It begins now.
     Begun { key: AttemptKey, at: Wall },
@@ -96,7 +95,7 @@ impl Default for Scratch {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    daemon: Recipient<Event>,
+    post: Arc<Post>,
     environment: Environment,
     groups: Arc<Groups>,
     handlers: handler::Pools,
@@ -104,30 +103,30 @@ pub(crate) struct Executor {
 
 impl Executor {
     pub(crate) fn new(
-        daemon: Recipient<Event>,
+        post: Arc<Post>,
         environment: Environment,
         groups: Arc<Groups>,
         handlers: BTreeMap<String, Handler>,
         slots: u32,
     ) -> Self {
         let handlers = handler::Pools::new(handlers, slots);
-        Self { daemon, environment, groups, handlers }
+        Self { post, environment, groups, handlers }
     }
 
     /// Hands output on to whoever sends it.
     fn log(&self, job: &Job, stream: Stream, bytes: &[u8]) {
         if job.log.append(stream, bytes) {
-            self.daemon.do_send(Event::Output(job.key));
+            self.post.push(Event::Output(job.key));
         }
     }
 
     fn tell_end(&self, job: &Job, started_at: Wall, ending: Ending) {
         if job.log.end() {
-            self.daemon.do_send(Event::Output(job.key));
+            self.post.push(Event::Output(job.key));
         }
         let Ending { end, outcome } = ending;
         let finished = Finished { started_at, finished_at: wall(), end, outcome, log_bytes: 0, log_cut: 0 };
-        self.daemon.do_send(Event::Ended { key: job.key, finished: Box::new(finished) });
+        self.post.push(Event::Ended { key: job.key, finished: Box::new(finished) });
     }
 }
 
@@ -139,7 +138,7 @@ impl Runner for Executor {
         if let Some(stop) = job.control.stopped() {
             return self.tell_end(job, at, Ending::stopped(stop, Outcome::default()));
         }
-        self.daemon.do_send(Event::Begun { key: job.key, at });
+        self.post.push(Event::Begun { key: job.key, at });
         let ending = match &job.spec.payload {
             Payload::Handler { name, input } => self.handlers.run(self, job, scratch, name, input),
             Payload::Noop | Payload::Milestone => Ending { end: End::Completed, outcome: Outcome::default() },

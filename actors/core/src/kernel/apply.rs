@@ -191,8 +191,12 @@ impl Kernel {
         self.hold(id, worker);
         let Some(entry) = self.tasks.get(id) else { return };
         let prepared = self.specs.get(entry.spec);
-        let assigned =
-            Assigned { key: key_of(id, task), spec: prepared.hash, body: Arc::clone(&prepared.body) };
+        let assigned = Assigned {
+            key: key_of(id, task),
+            spec: prepared.hash,
+            body: Arc::clone(&prepared.body),
+            rank: queue_key(task.ready_at, task.priority),
+        };
         let worker = &mut self.workers[worker];
         worker.outbox.push(assigned);
         let happening = Happening::TaskAssigned {

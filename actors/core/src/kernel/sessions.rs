@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::apply::key_of;
+use super::classes::queue_key;
 use super::timers::Timer;
 use super::words::Effect;
 use super::workers::Worker;
@@ -149,8 +150,9 @@ impl Kernel {
         } else {
             "the worker came back without it".into()
         };
+        let begun = if is_reborn { self.may_have_begun(index) } else { Vec::new() };
         for task in missing {
-            self.lose(step, task, &reason);
+            self.lose(step, task, &reason, begun.contains(&task));
         }
         (keep, stop)
     }
@@ -161,17 +163,37 @@ impl Kernel {
         keys.iter().copied().filter(|key| hold(key.task).is_some_and(&is_such)).collect()
     }
 
-    fn lose(&mut self, step: &mut Step, task: TaskId, reason: &Arc<str>) {
-        let command = Command::Lose { reason: Arc::clone(reason) };
+    fn lose(&mut self, step: &mut Step, task: TaskId, reason: &Arc<str>, may_have_begun: bool) {
+        let command = Command::Lose { reason: Arc::clone(reason), may_have_begun };
         let lost = self.command(step, task, command, OutcomeChange::Keep);
         debug_assert!(lost.is_ok(), "a worker holds only assigned tasks: {lost:?}");
     }
 
     fn lose_all(&mut self, step: &mut Step, index: WorkerIndex, reason: &Arc<str>) {
+        let begun = self.may_have_begun(index);
         for task in std::mem::take(&mut self.workers[index].held) {
             self.workers[index].held.insert(task);
-            self.lose(step, task, reason);
+            self.lose(step, task, reason, begun.contains(&task));
         }
+    }
+
+    /// Tasks of a worker that is dead that may have begun without a word: a busy worker tells of
+    /// starts a few milliseconds late. It begins them in the order of their ranks, so that these
+    /// are the first ones, as many as it has slots. Without this, a task that kills its worker at
+    /// once would never be counted.
+    fn may_have_begun(&self, index: WorkerIndex) -> Vec<TaskId> {
+        let worker = &self.workers[index];
+        let mut waiting: Vec<(i64, TaskId)> = Vec::new();
+        for task in &worker.held {
+            if let Some(entry) = self.tasks.get(*task)
+                && entry.task.hold().is_some_and(|hold| hold.started_at.is_none())
+            {
+                waiting.push((queue_key(entry.task.ready_at, entry.task.priority), *task));
+            }
+        }
+        waiting.sort_unstable();
+        let slots = usize::try_from(worker.slots).unwrap_or(usize::MAX);
+        waiting.into_iter().take(slots).map(|(_, task)| task).collect()
     }
 
     /// Works out anew which classes the worker serves.

@@ -274,6 +274,8 @@ pub struct Assigned {
     pub spec: SpecHash,
     /// The specification's JSON.
     pub body: Arc<str>,
+    /// Its place in the queue: smaller ones begin first at the worker too.
+    pub rank: i64,
 }
 
 /// What the shell has to do. Effects of a decision come out once it is durable.

@@ -52,8 +52,11 @@ impl Task {
                 | Phase::Ready(_)
                 | Phase::Settled(_) => Err(Rejection::Stale),
             },
-            Command::Lose { reason } => match &self.phase {
-                Phase::Assigned(hold) => Ok(Some(self.lose(hold, reason, policy.retry, now))),
+            Command::Lose { reason, may_have_begun } => match &self.phase {
+                Phase::Assigned(hold) => {
+                    let counted = may_have_begun || hold.started_at.is_some();
+                    Ok(Some(self.lose(hold, reason, counted, policy.retry, now)))
+                }
                 Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) | Phase::Settled(_) => {
                     Err(self.illegal("losing", "an assignment"))
                 }
@@ -204,11 +207,17 @@ impl Task {
         ms
     }
 
-    fn lose(&self, hold: &Hold, reason: Arc<str>, retry: &RetryPolicy, now: Wall) -> TaskEvent {
+    fn lose(
+        &self,
+        hold: &Hold,
+        reason: Arc<str>,
+        counted: bool,
+        retry: &RetryPolicy,
+        now: Wall,
+    ) -> TaskEvent {
         if hold.cancelling {
             return settled(Status::Cancelled, None);
         }
-        let counted = hold.started_at.is_some();
         if counted && self.lost >= retry.max_lost {
             let error =
                 format!("lost with its worker {} times (retry.max_lost); last: {reason}", self.lost + 1);

@@ -130,6 +130,9 @@ pub enum Command {
     Lose {
         /// How the master knows.
         reason: Arc<str>,
+        /// Whether it may have begun although nobody has heard of it: its start was still to be
+        /// told.
+        may_have_begun: bool,
     },
     /// A returning worker still has it.
     Adopt {

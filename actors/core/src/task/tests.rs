@@ -72,7 +72,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("interrupted", finish(End::Interrupted, 3)),
         ("ask-back", Command::AskBack),
         ("return", Command::Return { attempt, fence }),
-        ("lose", Command::Lose { reason: "gone".into() }),
+        ("lose", Command::Lose { reason: "gone".into(), may_have_begun: false }),
         ("adopt", Command::Adopt { worker: W1, attempt, fence, started: true }),
         ("adopt-other", Command::Adopt { worker: W2, attempt, fence, started: true }),
         ("cancel", Command::Cancel),
@@ -213,7 +213,7 @@ fn a_task_that_keeps_losing_its_worker_fails_at_last() {
         for command in [
             Command::Assign { worker: W1 },
             Command::Start { attempt: Attempt(round + 1), fence: Fence(u64::from(round) + 1), at: Wall(1) },
-            Command::Lose { reason: "gone".into() },
+            Command::Lose { reason: "gone".into(), may_have_begun: false },
         ] {
             let event = task.decide(command, policy, Wall(1)).expect("legal").expect("an event");
             task.evolve(&event);
@@ -246,7 +246,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         Just(Command::AskBack),
         numbers.clone().prop_map(|(a, f)| Command::Return { attempt: Attempt(a), fence: Fence(f) }),
-        Just(Command::Lose { reason: "gone".into() }),
+        Just(Command::Lose { reason: "gone".into(), may_have_begun: false }),
         (0u32..3, numbers).prop_map(|(w, (a, f))| Command::Adopt {
             worker: WorkerIndex(w),
             attempt: Attempt(a),

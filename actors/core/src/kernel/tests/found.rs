@@ -193,3 +193,19 @@ fn time_in_the_hands_of_a_lost_worker_does_not_count_as_time_in_the_queue() {
     bench.wait(1);
     assert_eq!(bench.status(1), Some(Status::Failed));
 }
+
+#[test]
+fn a_task_that_kills_its_worker_before_a_word_is_counted() {
+    let mut bench = Bench::new();
+    bench.submit(vec![task(|_, spec| spec.retry.max_lost = 1), task(|_, spec| spec.retry.max_lost = 1)]);
+    for boot in 1..=2 {
+        // One slot: the first may have begun, the second has not.
+        bench.hello("w1", boot, 1, vec![]);
+        bench.now_ms += 10;
+        let worker: Arc<str> = "w1".into();
+        let (reply, _) = bench.ask(Request::WorkerDead { worker, boot: BootId(boot) });
+        assert!(reply.is_ok());
+    }
+    assert_eq!(bench.status(1), Some(Status::Failed));
+    assert_eq!(bench.status(2), Some(Status::Pending));
+}
