@@ -20,6 +20,7 @@ use agentflow_core::time::Mono;
 use tokio::sync::oneshot;
 
 use crate::hub::Segment;
+use crate::run;
 use crate::scheduler::Scheduler;
 use crate::store::FromStore;
 use crate::task::{Ended, GetProgress, ProgressOf, Task};
@@ -91,6 +92,7 @@ fn ends_an_attempt(happening: &Happening) -> bool {
             | Happening::TaskRetrying { .. }
             | Happening::TaskLost { .. }
             | Happening::TaskReturned { .. }
+            | Happening::TaskRepeating { .. }
     )
 }
 
@@ -111,7 +113,7 @@ impl Handler<Ask> for Dispatcher {
             }
             self.waiting.push_back((request, sender));
         } else {
-            self.scheduler.ask(request, sender);
+            run::say(&self.scheduler, request, sender);
         }
         Box::pin(async move {
             match receiver.await {
@@ -133,11 +135,15 @@ impl Handler<FromStore> for Dispatcher {
                 outstanding.set(outstanding.get().saturating_sub(rows));
                 if let Some(segment) = segment {
                     self.follow_attempts(&segment);
+                    run::follow(&self.scheduler, &segment);
                 }
                 self.scheduler.step(Input::Committed(decision));
                 self.admit();
             }
             FromStore::Loaded { asked, tasks } => self.scheduler.step(Input::Loaded { asked, tasks }),
+            FromStore::RunLoaded { run, loaded } => {
+                self.scheduler.step(Input::RunLoaded { run, loaded });
+            }
             FromStore::Pruned(counts) => self.scheduler.step(Input::Pruned(counts)),
         }
     }

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use agentflow_core::event::{Event, Happening, Subject};
-use agentflow_core::ids::{Seq, TaskId};
+use agentflow_core::event::{Event, Subject};
+use agentflow_core::ids::Seq;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
@@ -64,11 +64,11 @@ pub enum Recent {
 #[error("the master is stopping")]
 pub struct HubClosed;
 
-/// Answers when an event that settles the task is committed. To miss nothing, send this first and
-/// then look whether the task is settled already.
-#[derive(Message, Clone, Copy, Debug)]
+/// Answers when an event that settles the task or ends the run is committed. To miss nothing, send
+/// this first and then look whether it has ended already.
+#[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
-pub struct WaitSettled(pub TaskId);
+pub struct WaitSettled(pub Subject);
 
 /// The actor.
 pub struct EventHub {
@@ -79,7 +79,7 @@ pub struct EventHub {
     /// The event before the ring's first.
     before: Seq,
     waiting: Vec<(Next, oneshot::Sender<Recent>)>,
-    settling: FxHashMap<TaskId, Vec<oneshot::Sender<()>>>,
+    settling: FxHashMap<Subject, Vec<oneshot::Sender<()>>>,
 }
 
 impl EventHub {
@@ -119,9 +119,8 @@ impl EventHub {
             return;
         }
         for event in &segment.events {
-            if let Subject::Task(task) = event.subject
-                && is_settling(&event.happening)
-                && let Some(waiting) = self.settling.remove(&task)
+            if event.happening.settles()
+                && let Some(waiting) = self.settling.remove(&event.subject)
             {
                 for sender in waiting {
                     // The asker may have gone.
@@ -130,14 +129,6 @@ impl EventHub {
             }
         }
     }
-}
-
-/// Whether a task is settled after this.
-fn is_settling(happening: &Happening) -> bool {
-    matches!(
-        happening,
-        Happening::TaskCompleted { .. } | Happening::TaskFailed { .. } | Happening::TaskCancelled { .. }
-    )
 }
 
 impl Actor for EventHub {
@@ -187,9 +178,9 @@ impl Handler<Next> for EventHub {
 impl Handler<WaitSettled> for EventHub {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, WaitSettled(task): WaitSettled, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, WaitSettled(subject): WaitSettled, _: &mut Context<Self>) -> Self::Result {
         let (sender, receiver) = oneshot::channel();
-        let waiting = self.settling.entry(task).or_default();
+        let waiting = self.settling.entry(subject).or_default();
         waiting.retain(|sender| !sender.is_closed());
         waiting.push(sender);
         Box::pin(async {
@@ -202,7 +193,8 @@ impl Handler<WaitSettled> for EventHub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agentflow_core::ids::Attempt;
+    use agentflow_core::event::Happening;
+    use agentflow_core::ids::{Attempt, TaskId};
     use agentflow_core::time::Wall;
 
     fn segment(first: u64, count: u64) -> Arc<Segment> {
@@ -245,7 +237,7 @@ mod tests {
     async fn waiting_ends_with_the_next_commit() {
         let hub = EventHub::new(Seq(0)).start();
         let next = actix_rt::spawn(hub.send(Next { after: Seq(0), limit: 1 }));
-        let settled = actix_rt::spawn(hub.send(WaitSettled(TaskId(2))));
+        let settled = actix_rt::spawn(hub.send(WaitSettled(Subject::Task(TaskId(2)))));
         while !hub.connected() {
             tokio::task::yield_now().await;
         }

@@ -9,7 +9,7 @@
 //!  │ Dispatcher ─┐                              │ ──────────► │  Store   │── diesel
 //!  │ Registry ───┼─► Scheduler (Kernel, replies)│ ◄────────── │          │
 //!  │ Session… ───┤      by Rc                   │  Committed  └────┬─────┘
-//!  │ Task… ──────┘                              │                  │ Publish
+//!  │ Task…, Run… ┘                              │                  │ Publish
 //!  └────────────────────────────────────────────┘            ┌─────▼────┐
 //!                                                            │ EventHub │ arbiter "events"
 //!        arbiter "janitor": Janitor (WAL checkpoints, retention)
@@ -23,6 +23,7 @@ mod dispatcher;
 mod hub;
 mod janitor;
 mod registry;
+mod run;
 mod scheduler;
 mod session;
 mod store;

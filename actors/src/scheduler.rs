@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use actix::Addr;
 use agentflow_core::attempt::AttemptKey;
-use agentflow_core::ids::{Epoch, ReplyTo, SessionEpoch, TaskId};
+use agentflow_core::ids::{Epoch, ReplyTo, RunId, SessionEpoch, TaskId};
 use agentflow_core::kernel::{Assigned, Effect, Input, Kernel, Output, Reply, Request};
 use agentflow_core::time::Mono;
 use rustc_hash::FxHashMap;
@@ -20,8 +20,9 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::dispatcher::{Dispatcher, WakeAt};
+use crate::run::Run;
 use crate::session::{ToSession, WorkerSession};
-use crate::store::{Load, Persist, Store};
+use crate::store::{Load, LoadRun, Persist, Store};
 use crate::supervise::Fatal;
 use crate::task::Task;
 
@@ -36,6 +37,7 @@ pub(crate) struct Scheduler {
     last_reply: Cell<u64>,
     pub(crate) sessions: RefCell<FxHashMap<SessionEpoch, Conversation>>,
     pub(crate) tasks: RefCell<FxHashMap<TaskId, Addr<Task>>>,
+    pub(crate) runs: RefCell<FxHashMap<RunId, Addr<Run>>>,
     /// Rows that are decided and not yet durable.
     pub(crate) outstanding: Cell<usize>,
     wake_at: Cell<Option<Mono>>,
@@ -66,6 +68,7 @@ impl Scheduler {
             last_reply: Cell::new(0),
             sessions: RefCell::default(),
             tasks: RefCell::default(),
+            runs: RefCell::default(),
             outstanding: Cell::new(0),
             wake_at: Cell::new(None),
         })
@@ -82,6 +85,16 @@ impl Scheduler {
     /// Whether an attempt is the current one of its task and has begun.
     pub(crate) fn is_running(&self, key: AttemptKey) -> bool {
         self.kernel.borrow().is_running(key)
+    }
+
+    /// The run that a live task is a part of.
+    pub(crate) fn run_of(&self, task: TaskId) -> Option<RunId> {
+        self.kernel.borrow().run_of(task)
+    }
+
+    /// Whether a run has not ended.
+    pub(crate) fn has_run(&self, run: RunId) -> bool {
+        self.kernel.borrow().has_run(run)
     }
 
     /// Puts a client's request to the kernel. The receiver gets the answer once it is durable.
@@ -142,6 +155,7 @@ impl Scheduler {
                     }
                 }
                 Effect::Load { tasks } => self.store.do_send(Load(tasks)),
+                Effect::LoadRun { run } => self.store.do_send(LoadRun(run)),
                 Effect::Welcome { session, keep, stop } => {
                     self.tell(session, ToSession::Welcome { keep, stop })
                 }

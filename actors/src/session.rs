@@ -26,7 +26,7 @@ use crate::task::{self, Progress};
 const ASSIGN_BYTES: usize = limits::FRAME_BYTES - limits::SPEC_BYTES - 4_096;
 
 /// Bytes of one assignment in JSON.
-const ASSIGNMENT_BYTES: usize = 128;
+const ASSIGNMENT_BYTES: usize = 144;
 
 /// A frame that came in over the worker's socket.
 #[derive(Message, Debug)]
@@ -126,7 +126,7 @@ fn frames(epoch: Epoch, tasks: &[Assigned]) -> Vec<Assign> {
             }
         };
         bytes += ASSIGNMENT_BYTES;
-        frame.tasks.push(Assignment { key: assigned.key, spec, rank: assigned.rank });
+        frame.tasks.push(Assignment { key: assigned.key, spec, rank: assigned.rank, run: assigned.run });
     }
     if !frame.tasks.is_empty() {
         frames.push(frame);
@@ -209,7 +209,7 @@ mod tests {
 
     fn assigned(task: u64, spec: u8, body: &str) -> Assigned {
         let key = AttemptKey { task: TaskId(task), attempt: Attempt(1), fence: Fence(1) };
-        Assigned { key, spec: SpecHash([spec; 16]), body: body.into(), rank: 0 }
+        Assigned { key, spec: SpecHash([spec; 16]), body: body.into(), rank: 0, run: None }
     }
 
     #[test]

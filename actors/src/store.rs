@@ -19,11 +19,13 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
 use agentflow_core::batch::Batch;
 use agentflow_core::event::Event;
-use agentflow_core::ids::{Attempt, DecisionNumber, Epoch, TaskId};
-use agentflow_core::kernel::{LoadedTask, PreparedSpec};
+use agentflow_core::ids::{Attempt, DecisionNumber, Epoch, RunId, TaskId};
+use agentflow_core::kernel::{LoadedRun, LoadedTask, PreparedSpec, SavedRun};
 use agentflow_core::limits;
 use agentflow_core::time::Wall;
 use agentflow_schema::{Gathered, Writer};
+
+use agentflow_workflow::Definition;
 
 use crate::clock;
 use crate::hub::{EventHub, Publish, Segment};
@@ -92,6 +94,11 @@ pub(crate) struct Persist(pub(crate) Batch);
 #[rtype(result = "()")]
 pub(crate) struct Load(pub(crate) Vec<TaskId>);
 
+/// A run to be read with its ended tasks, after everything before it is durable.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LoadRun(pub(crate) RunId);
+
 /// One turn of retention; the store goes on by itself while there is more.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -121,6 +128,8 @@ pub(crate) enum FromStore {
     Committed { decision: DecisionNumber, rows: usize, segment: Option<Arc<Segment>> },
     /// Settled tasks that were asked for.
     Loaded { asked: Vec<TaskId>, tasks: Vec<LoadedTask> },
+    /// A run that was asked for.
+    RunLoaded { run: RunId, loaded: Option<Box<LoadedRun>> },
     /// Settled tasks that were removed.
     Pruned(agentflow_core::batch::SettledCounts),
 }
@@ -218,6 +227,38 @@ impl Store {
     }
 }
 
+impl Store {
+    fn load_tasks(&mut self, asked: &[TaskId]) -> Result<Vec<LoadedTask>, agentflow_schema::Error> {
+        let rows = self.writer.load_tasks(asked)?;
+        let mut tasks = Vec::with_capacity(rows.len());
+        for (row, body) in rows {
+            match PreparedSpec::read(row.spec, body) {
+                Ok(spec) => tasks.push(LoadedTask { row, spec: Arc::new(spec) }),
+                Err(error) => log::error!("task {}: its specification is unreadable: {error}", row.id),
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// A run with those of its tasks that have ended, items left out. `None` if there is none, or if
+    /// its workflow cannot be read, which is logged.
+    fn load_run(&mut self, run: RunId) -> Result<Option<LoadedRun>, agentflow_schema::Error> {
+        let Some((row, definition, settled)) = self.writer.load_runs(&[run])?.pop() else { return Ok(None) };
+        let definition = match Definition::from_json(&definition.body) {
+            Ok(definition) => Arc::new(definition),
+            Err(error) => {
+                log::error!("run {run}: its workflow is unreadable: {error}");
+                return Ok(None);
+            }
+        };
+        let own = row.birth.first_task..TaskId(row.birth.first_task.0 + u64::from(row.birth.nodes));
+        let nodes: Vec<TaskId> =
+            settled.iter().map(|node| node.task).filter(|task| own.contains(task)).collect();
+        let tasks = self.load_tasks(&nodes)?;
+        Ok(Some(LoadedRun { saved: SavedRun { row, definition, settled }, tasks }))
+    }
+}
+
 impl Handler<Persist> for Store {
     type Result = ();
 
@@ -252,19 +293,20 @@ impl Handler<Load> for Store {
 
     fn handle(&mut self, Load(asked): Load, context: &mut Context<Self>) {
         self.flush(context);
-        match self.writer.load_tasks(&asked) {
-            Ok(rows) => {
-                let mut tasks = Vec::with_capacity(rows.len());
-                for (row, body) in rows {
-                    match PreparedSpec::read(row.spec, body) {
-                        Ok(spec) => tasks.push(LoadedTask { row, spec: Arc::new(spec) }),
-                        Err(error) => {
-                            log::error!("task {}: its specification is unreadable: {error}", row.id)
-                        }
-                    }
-                }
-                self.schedule.do_send(FromStore::Loaded { asked, tasks });
-            }
+        match self.load_tasks(&asked) {
+            Ok(tasks) => self.schedule.do_send(FromStore::Loaded { asked, tasks }),
+            Err(error) => self.fatal.declare(format!("the store cannot read: {error}")),
+        }
+    }
+}
+
+impl Handler<LoadRun> for Store {
+    type Result = ();
+
+    fn handle(&mut self, LoadRun(run): LoadRun, context: &mut Context<Self>) {
+        self.flush(context);
+        match self.load_run(run) {
+            Ok(loaded) => self.schedule.do_send(FromStore::RunLoaded { run, loaded: loaded.map(Box::new) }),
             Err(error) => self.fatal.declare(format!("the store cannot read: {error}")),
         }
     }

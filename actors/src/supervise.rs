@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `Dispatcher`, `WorkerRegistry`, the kernel, `Store`, `EventHub`, `Janitor` | the master ends with exit code 70 and recovers from the disk: its memory cannot be trusted |
 //! | `WorkerSession` | its socket is closed; the worker reconnects |
-//! | `Task` | its conversation begins anew with the next message |
+//! | `Task`, `Run` | its conversation begins anew with the next message |
 
 use std::sync::Arc;
 

@@ -3,15 +3,20 @@
 //! Start: open the database, take office, recover, then the arbiters from the store outwards.
 //! Addresses are handed out explicitly; there is no registry of actors and no global.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use actix::{Actor, Addr, AsyncContext, Context, Recipient};
 use actix_rt::{Arbiter, ArbiterHandle};
-use agentflow_core::ids::Epoch;
-use agentflow_core::kernel::{Kernel, Output, RecoveryError, RecoveryPlan};
+use agentflow_core::batch::{DefinitionRow, RunRow, SettledNode};
+use agentflow_core::ids::{Epoch, RunId, SpecHash};
+use agentflow_core::kernel::{Kernel, Output, RecoveryError, RecoveryPlan, SavedRun};
+use agentflow_protocol::schedule;
+use agentflow_protocol::workflow::WorkflowTasks;
 use agentflow_schema::{Checkpointer, Durability, Gathered, Office, Options, Readers, Target, Writer};
+use agentflow_workflow::Definition;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -51,6 +56,14 @@ pub enum StartError {
     /// The database holds rows that no version of this program writes.
     #[error("the database contradicts itself: {0}")]
     Recovery(#[from] RecoveryError),
+    /// The text of a run's workflow cannot be read.
+    #[error("run {run}: its workflow cannot be read: {reason}")]
+    Workflow {
+        /// Which run.
+        run: RunId,
+        /// Why.
+        reason: String,
+    },
     /// An arbiter ended while it was started.
     #[error("the runtime ended while the master was starting")]
     Runtime,
@@ -108,12 +121,17 @@ impl MasterSystem {
         let mut writer = Writer::open(&settings.target, &Options { durability: settings.durability })?;
         let office = writer.take_office(clock.now().wall)?;
         let recovered = writer.recover()?;
-        let plan = RecoveryPlan::new(recovered.tasks, recovered.specs, recovered.workers)?;
+        let runs = saved_runs(recovered.runs, &recovered.definitions, recovered.settled_nodes)?;
+        let plan = RecoveryPlan::new(recovered.tasks, recovered.specs, recovered.workers)?
+            .with_ties(runs, recovered.relations)
+            .with_key_limits(recovered.key_limits)
+            .with_schedules(recovered.schedules.into_iter().map(schedule::saved).collect());
         let found = plan.tasks();
         let kernel_settings =
             agentflow_core::kernel::Settings { lease_ms: settings.lease_ms, ..Default::default() };
+        let maker = Arc::new(WorkflowTasks);
         let (kernel, output) =
-            Kernel::recover(kernel_settings, office.epoch, office.counters, plan, clock.now());
+            Kernel::recover(kernel_settings, office.epoch, office.counters, plan, clock.now(), maker);
         let readers = Readers::open(&settings.target)?;
         let checkpointer = Checkpointer::open(&settings.target)?;
         let info = Arc::new(OfficeInfo {
@@ -155,6 +173,27 @@ impl MasterSystem {
             }
         }
     }
+}
+
+/// Puts the parts of each live run together.
+fn saved_runs(
+    rows: Vec<RunRow>,
+    definitions: &[DefinitionRow],
+    settled: Vec<SettledNode>,
+) -> Result<Vec<SavedRun>, StartError> {
+    let texts: BTreeMap<SpecHash, &str> = definitions.iter().map(|row| (row.hash, &*row.body)).collect();
+    let mut nodes: BTreeMap<RunId, Vec<SettledNode>> = BTreeMap::new();
+    for node in settled {
+        nodes.entry(node.node.run).or_default().push(node);
+    }
+    let saved = rows.into_iter().map(|row| {
+        let damaged = |reason| StartError::Workflow { run: row.id, reason };
+        let text = texts.get(&row.birth.definition).ok_or_else(|| damaged("it is missing".to_owned()))?;
+        let definition = Definition::from_json(text).map_err(|error| damaged(error.to_string()))?;
+        let settled = nodes.remove(&row.id).unwrap_or_default();
+        Ok(SavedRun { definition: Arc::new(definition), settled, row })
+    });
+    saved.collect()
 }
 
 /// Everything that was made before the first actor.

@@ -9,6 +9,7 @@ use agentflow_actors::{
 };
 use agentflow_core::attempt::{AttemptKey, End, Finished, Hello, Report, ReportBody};
 use agentflow_core::batch::Outcome;
+use agentflow_core::event::Subject;
 use agentflow_core::ids::{BootId, Seq, TaskId};
 use agentflow_core::kernel::{Answer, NewTask, PreparedSpec, Request};
 use agentflow_core::spec::{Payload, Resources, Spec};
@@ -126,6 +127,8 @@ fn submit(count: usize) -> Ask {
         priority: 50,
         spec: Arc::clone(&spec),
         not_before: None,
+        hold: false,
+        needs: Vec::new(),
     };
     Ask(Request::Submit { tasks: (0..count).map(|_| task()).collect(), key: None })
 }
@@ -136,7 +139,7 @@ async fn a_task_goes_through_and_is_there_after_a_restart() {
     let system = start(dir.path());
     let mut worker = Worker::connect(&system, 1).await;
     let handles = system.handles();
-    let settled = handles.events.send(WaitSettled(TaskId(1)));
+    let settled = handles.events.send(WaitSettled(Subject::Task(TaskId(1))));
     let answer = handles.dispatcher.send(submit(2)).await.expect("alive");
     assert!(matches!(answer, Ok(Answer::Submitted { first: TaskId(1), count: 2, .. })), "{answer:?}");
     let mut work = worker.work().await;

@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use agentflow_core::batch::{Outcome, TaskRow, TaskState};
-use agentflow_core::ids::{Attempt, Fence, SpecHash, TaskId};
+use agentflow_core::batch::{Outcome, RunNode, TaskRow, TaskState, Waits};
+use agentflow_core::ids::{Attempt, Fence, RunId, SpecHash, TaskId};
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
 use diesel::prelude::*;
@@ -76,6 +76,9 @@ pub(crate) struct TaskColumns {
     group_name: String,
     worker: Option<String>,
     spec: Vec<u8>,
+    run: Option<i64>,
+    node: Option<String>,
+    waits: i32,
 }
 
 impl TaskColumns {
@@ -87,6 +90,7 @@ impl TaskColumns {
             id: TaskId(unsigned(self.id)?),
             spec: SpecHash(hash(&self.spec)?),
             created_at: Wall(self.created_at),
+            run: run_node(self.id, self.run, self.node.as_deref(), names)?,
             state: TaskState {
                 status,
                 group: names.share(&self.group_name),
@@ -101,6 +105,7 @@ impl TaskColumns {
                 started_at: self.started_at.map(Wall),
                 settled_at: self.settled_at.map(Wall),
                 cancelling: self.cancelling != 0,
+                waits: waits(self.waits)?,
             },
         })
     }
@@ -111,6 +116,28 @@ pub(crate) fn status(number: i32) -> Result<Status, Error> {
         .ok()
         .and_then(Status::from_number)
         .ok_or_else(|| Error::corrupt(format!("{number} is no status")))
+}
+
+pub(crate) fn waits(number: i32) -> Result<Option<Waits>, Error> {
+    if number == 0 {
+        return Ok(None);
+    }
+    let known = u8::try_from(number).ok().and_then(Waits::from_number);
+    known.map(Some).ok_or_else(|| Error::corrupt(format!("{number} is nothing that a task waits for")))
+}
+
+/// A task's place in a run: two columns, both or neither.
+pub(crate) fn run_node(
+    task: i64,
+    run: Option<i64>,
+    node: Option<&str>,
+    names: &mut Names,
+) -> Result<Option<RunNode>, Error> {
+    match (run, node) {
+        (None, None) => Ok(None),
+        (Some(run), Some(node)) => Ok(Some(RunNode { run: RunId(unsigned(run)?), node: names.share(node) })),
+        _ => Err(Error::corrupt(format!("task {task} has half a place in a run"))),
+    }
 }
 
 /// The wide columns of a task.

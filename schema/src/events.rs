@@ -133,7 +133,7 @@ pub(crate) fn of(
                 }
             }
         }
-        Subject::Worker(_) => {
+        Subject::Worker(_) | Subject::Run(_) | Subject::Schedule(_) => {
             let mut from = earliest;
             while events.len() < limit {
                 let wanted: Vec<i64> = event_subjects::table

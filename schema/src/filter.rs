@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use agentflow_core::batch::TaskState;
-use agentflow_core::ids::{SpecHash, TaskId};
+use agentflow_core::ids::{RunId, SpecHash, TaskId};
 use agentflow_core::spec::Spec;
 use agentflow_core::status::Status;
 use diesel::dsl::sql;
@@ -41,6 +41,8 @@ pub struct TaskFilter {
     pub group: Option<String>,
     /// Held or settled by this worker.
     pub worker: Option<String>,
+    /// A node of this run.
+    pub run: Option<RunId>,
     /// Requiring these labels.
     pub labels: BTreeMap<String, String>,
     /// One of these, at most [`TASKS_PER_SUBMISSION`](agentflow_core::limits::TASKS_PER_SUBMISSION);
@@ -73,9 +75,12 @@ impl FromStr for Cursor {
 type Tasks<'a> = tasks::BoxedQuery<'a, MultiBackend>;
 
 impl TaskFilter {
-    /// Whether every row in question is in the partial index.
+    /// Whether to look into the partial index of live tasks: every row in question is there, and the
+    /// index of a run's nodes is not narrower.
     fn is_live(&self) -> bool {
-        !self.statuses.is_empty() && self.statuses.iter().all(|status| !status.is_settled())
+        self.run.is_none()
+            && !self.statuses.is_empty()
+            && self.statuses.iter().all(|status| !status.is_settled())
     }
 
     /// Tasks numbered after `after` and up to `last`, without the question about labels.
@@ -94,6 +99,9 @@ impl TaskFilter {
         }
         if let Some(worker) = &self.worker {
             query = query.filter(tasks::worker.eq(worker));
+        }
+        if let Some(run) = self.run {
+            query = query.filter(tasks::run.eq(big(run.0)));
         }
         if !self.ids.is_empty() {
             let ids: Vec<i64> = self.ids.iter().map(|id| big(id.0)).collect();
@@ -118,6 +126,8 @@ impl TaskFilter {
 /// A walk over the tasks that a filter wants.
 pub(crate) struct Walk<'a> {
     filter: &'a TaskFilter,
+    /// Whether nodes of runs are left out.
+    plain: bool,
     /// The last id that was looked at; `None` when there are no more.
     after: Option<i64>,
     /// Specifications looked at, and whether they require the labels.
@@ -126,7 +136,12 @@ pub(crate) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(filter: &'a TaskFilter, after: TaskId) -> Self {
-        Self { filter, after: Some(big(after.0)), specs: HashMap::new() }
+        Self { filter, plain: false, after: Some(big(after.0)), specs: HashMap::new() }
+    }
+
+    /// The same walk, past the nodes of runs.
+    pub(crate) fn over_plain_tasks(self) -> Self {
+        Self { plain: true, ..self }
     }
 
     /// Finds at most `limit` tasks, rising, and says where to go on: after the last one found, or
@@ -177,6 +192,9 @@ impl<'a> Walk<'a> {
         if self.filter.is_live() {
             first = first.filter(sql::<Bool>("tasks.status < 3"));
         }
+        if let Some(run) = self.filter.run {
+            first = first.filter(tasks::run.eq(big(run.0)));
+        }
         let first: Option<i64> = first.select(tasks::id).first(connection).optional()?;
         let size = if self.filter.labels.is_empty() { IDS_PER_STEP } else { LABELLED_IDS_PER_STEP };
         self.after = first.map(|first| (first - 1).saturating_add(size));
@@ -189,7 +207,10 @@ impl<'a> Walk<'a> {
         (after, last): (i64, i64),
         limit: usize,
     ) -> Result<Vec<i64>, Error> {
-        let query = self.filter.query(after, last).order(tasks::id);
+        let mut query = self.filter.query(after, last).order(tasks::id);
+        if self.plain {
+            query = query.filter(tasks::run.is_null());
+        }
         if self.filter.labels.is_empty() {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             return Ok(query.limit(limit).select(tasks::id).load(connection)?);
@@ -199,7 +220,7 @@ impl<'a> Walk<'a> {
             rows.iter().map(|row| &row.1).filter(|spec| !self.specs.contains_key(*spec)).collect();
         let unknown =
             unknown.into_iter().map(|spec| hash(spec).map(SpecHash)).collect::<Result<Vec<_>, _>>()?;
-        for spec in recover::specs(connection, &unknown)? {
+        for spec in recover::specs_left(connection, &unknown)? {
             self.specs.insert(spec.hash.0.to_vec(), self.filter.labels_match(&spec.body));
         }
         let wanted = |spec: &Vec<u8>| self.specs.get(spec).copied().unwrap_or(false);

@@ -1,18 +1,20 @@
 //! Several decisions, gathered into what one transaction writes.
 //!
-//! Invariants: the batches arrive in the order of their decisions; of each task, attempt, log and
-//! worker only the last row is kept; events keep their order and are never merged. Nothing here is
-//! changed by a commit, so that a failed one can be tried again.
+//! Invariants: the batches arrive in the order of their decisions; of each task, run, attempt, log
+//! and worker only the last row is kept, and of each relation the first; events keep their order and
+//! are never merged. Nothing here is changed by a commit, so that a failed one can be tried again.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    AttemptRow, Batch, Counters, KeyRow, LogRow, Outcome, OutcomeChange, TaskBirth, TaskState, TaskWrite,
-    WorkerRow,
+    AttemptRow, Batch, Counters, KeyLimit, KeyRow, LogRow, Outcome, OutcomeChange, RelationRow, RunBirth,
+    RunChange, RunState, RunWrite, ScheduleRow, SpecChange, TaskBirth, TaskState, TaskWrite, WorkerRow,
 };
 use agentflow_core::event::{Event, Subject};
-use agentflow_core::ids::{Attempt, DecisionNumber, SpecHash, TaskId};
+use agentflow_core::ids::{Attempt, DecisionNumber, RunId, SpecHash, TaskId};
+use agentflow_core::relation::Relation;
 
 use crate::error::{Error, Kind};
 
@@ -23,11 +25,20 @@ pub(crate) const SEGMENT_EVENTS: usize = 256;
 #[derive(Default)]
 pub(crate) struct TaskEntry {
     pub(crate) birth: Option<Box<TaskBirth>>,
+    /// Another specification than the one that its row names.
+    pub(crate) spec: Option<SpecHash>,
     /// Absent when the task is only spoken of by events.
     pub(crate) state: Option<TaskState>,
     pub(crate) outcome: OutcomeChange,
     /// Which segments of this commit speak of it, rising.
     pub(crate) segments: Vec<u32>,
+}
+
+/// What is to be written of one run.
+pub(crate) struct RunEntry {
+    pub(crate) birth: Option<Box<RunBirth>>,
+    pub(crate) change: Option<Box<RunChange>>,
+    pub(crate) state: RunState,
 }
 
 /// Part of the events' text, between brackets one JSON array.
@@ -44,13 +55,20 @@ pub(crate) struct Chunk {
 pub struct Gathered {
     decisions: Option<(DecisionNumber, DecisionNumber)>,
     pub(crate) specs: BTreeMap<SpecHash, Arc<str>>,
-    /// How many new tasks name each specification.
-    pub(crate) uses: BTreeMap<SpecHash, u32>,
+    /// How many tasks more, or fewer, name each specification.
+    pub(crate) uses: BTreeMap<SpecHash, i64>,
+    /// Specifications that a task no longer names.
+    pub(crate) released: BTreeSet<SpecHash>,
+    pub(crate) definitions: BTreeMap<SpecHash, Arc<str>>,
+    pub(crate) runs: BTreeMap<RunId, RunEntry>,
     pub(crate) tasks: BTreeMap<TaskId, TaskEntry>,
+    pub(crate) relations: BTreeMap<(TaskId, TaskId, Relation), RelationRow>,
     pub(crate) attempts: BTreeMap<(TaskId, Attempt), AttemptRow>,
     pub(crate) logs: BTreeMap<(TaskId, Attempt), LogRow>,
     pub(crate) workers: BTreeMap<Arc<str>, WorkerRow>,
     pub(crate) keys: Vec<KeyRow>,
+    pub(crate) schedules: BTreeMap<Arc<str>, Option<ScheduleRow>>,
+    pub(crate) key_limits: BTreeMap<Arc<str>, Option<KeyLimit>>,
     /// The events as JSON, with commas between.
     pub(crate) text: String,
     pub(crate) chunks: Vec<Chunk>,
@@ -91,8 +109,19 @@ impl Gathered {
             self.bytes += spec.body.len();
             self.specs.entry(spec.hash).or_insert(spec.body);
         }
+        for definition in batch.definitions {
+            self.bytes += definition.body.len();
+            self.definitions.entry(definition.hash).or_insert(definition.body);
+        }
+        for run in batch.runs {
+            self.push_run(run);
+        }
         for task in batch.tasks {
             self.push_task(task);
+        }
+        for row in batch.relations {
+            self.bytes += 40;
+            self.relations.entry((row.predecessor, row.successor, row.relation)).or_insert(row);
         }
         for mut row in batch.attempts {
             remove_nul(&mut row.outcome);
@@ -109,6 +138,14 @@ impl Gathered {
         }
         self.bytes += 60 * batch.keys.len();
         self.keys.extend(batch.keys);
+        for write in batch.schedules {
+            self.bytes += 100 + write.row.as_ref().map_or(0, |row| row.body.len());
+            self.schedules.insert(write.name, write.row);
+        }
+        for row in batch.key_limits {
+            self.bytes += 60;
+            self.key_limits.insert(row.name, row.limit);
+        }
         for event in &batch.events {
             self.push_event(event)?;
         }
@@ -123,6 +160,15 @@ impl Gathered {
             *self.uses.entry(birth.spec).or_default() += 1;
             entry.birth = Some(birth);
         }
+        if let Some(SpecChange { old, new }) = task.spec {
+            *self.uses.entry(old).or_default() -= 1;
+            *self.uses.entry(new).or_default() += 1;
+            self.released.insert(old);
+            match &mut entry.birth {
+                Some(birth) => birth.spec = new,
+                None => entry.spec = Some(new),
+            }
+        }
         entry.state = Some(task.state);
         if let OutcomeChange::Set(mut outcome) = task.outcome {
             remove_nul(&mut outcome);
@@ -130,6 +176,28 @@ impl Gathered {
                 + outcome.outputs.as_ref().map_or(0, |text| text.len())
                 + outcome.error.as_ref().map_or(0, |text| text.len());
             entry.outcome = OutcomeChange::Set(outcome);
+        }
+    }
+
+    fn push_run(&mut self, run: RunWrite) {
+        self.bytes += 100;
+        if let Some(birth) = &run.birth {
+            self.bytes += birth.inputs.len();
+        }
+        let mut state = run.state;
+        if let Some(text) = state.error.as_deref().and_then(without_nul) {
+            state.error = Some(text.into());
+        }
+        match self.runs.entry(run.id) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(RunEntry { birth: run.birth, change: run.change, state });
+            }
+            Entry::Occupied(mut occupied) => {
+                let entry = occupied.get_mut();
+                entry.birth = entry.birth.take().or(run.birth);
+                entry.change = run.change.or(entry.change.take());
+                entry.state = state;
+            }
         }
     }
 
@@ -162,7 +230,7 @@ impl Gathered {
                     segments.push(index);
                 }
             }
-            other @ Subject::Worker(_) => {
+            other @ (Subject::Worker(_) | Subject::Run(_) | Subject::Schedule(_)) => {
                 self.subjects.insert((other.to_string(), index));
             }
         }
@@ -173,11 +241,16 @@ impl Gathered {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.specs.len()
+            + self.definitions.len()
+            + self.runs.len()
             + self.tasks.len()
+            + self.relations.len()
             + self.attempts.len()
             + self.logs.len()
             + self.workers.len()
             + self.keys.len()
+            + self.key_limits.len()
+            + self.schedules.len()
             + self.events
     }
 
@@ -215,14 +288,18 @@ impl Gathered {
 /// PostgreSQL keeps no NUL in text, and what a process prints may hold one: it becomes U+FFFD, on
 /// SQLite too.
 fn remove_nul(outcome: &mut Outcome) {
-    let cleaned = |text: &str| text.contains('\0').then(|| text.replace('\0', "\u{FFFD}"));
-    if let Some(text) = outcome.result.as_deref().and_then(cleaned) {
+    if let Some(text) = outcome.result.as_deref().and_then(without_nul) {
         outcome.result = Some(text.into());
     }
-    if let Some(text) = outcome.outputs.as_deref().and_then(cleaned) {
+    if let Some(text) = outcome.outputs.as_deref().and_then(without_nul) {
         outcome.outputs = Some(text.into());
     }
-    if let Some(text) = outcome.error.as_deref().and_then(cleaned) {
+    if let Some(text) = outcome.error.as_deref().and_then(without_nul) {
         outcome.error = Some(text.into());
     }
+}
+
+/// The text without NUL, if it has one.
+fn without_nul(text: &str) -> Option<String> {
+    text.contains('\0').then(|| text.replace('\0', "\u{FFFD}"))
 }

@@ -24,6 +24,8 @@ pub(crate) enum Verb {
         /// What follows the values: an `ON CONFLICT` clause, or nothing.
         conflict: &'static str,
     },
+    /// It may be there already, and then stays as it is.
+    Add,
     /// It is there. The first column is set by an expression, the last one is the key, those between
     /// are replaced.
     Update {
@@ -32,6 +34,27 @@ pub(crate) enum Verb {
         /// The new value arrives in the row `u`.
         postgres: &'static str,
     },
+    /// It goes, if it is there and this holds of it. The last column is the key.
+    Remove {
+        /// In the words of both databases, about columns that only this table has.
+        only_if: &'static str,
+    },
+}
+
+impl Verb {
+    /// Whether a row for which there was nothing to do is a mistake.
+    const fn must_take_effect(&self) -> bool {
+        matches!(self, Self::Insert { .. } | Self::Update { .. })
+    }
+
+    /// What follows the values of a new row.
+    const fn conflict(&self) -> &'static str {
+        match self {
+            Self::Insert { conflict } => conflict,
+            Self::Add => "ON CONFLICT DO NOTHING",
+            Self::Update { .. } | Self::Remove { .. } => "",
+        }
+    }
 }
 
 /// One row of one kind of write.
@@ -176,7 +199,7 @@ fn push_list<DB: diesel::backend::Backend>(out: &mut AstPass<'_, '_, DB>, names:
 impl<R: Row> QueryFragment<Sqlite> for One<R> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         match R::VERB {
-            Verb::Insert { conflict } => {
+            Verb::Insert { .. } | Verb::Add => {
                 out.push_sql("INSERT INTO ");
                 out.push_sql(R::TABLE);
                 out.push_sql(" (");
@@ -189,7 +212,7 @@ impl<R: Row> QueryFragment<Sqlite> for One<R> {
                     self.0.bind(column, &mut out)?;
                 }
                 out.push_sql(") ");
-                out.push_sql(conflict);
+                out.push_sql(R::VERB.conflict());
             }
             Verb::Update { sqlite: (before, after), .. } => {
                 out.push_sql("UPDATE ");
@@ -206,6 +229,17 @@ impl<R: Row> QueryFragment<Sqlite> for One<R> {
                     self.0.bind(column, &mut out)?;
                 }
                 out.push_sql(" WHERE ");
+                out.push_sql(R::NAMES[key]);
+                out.push_sql(" = ");
+                self.0.bind(key, &mut out)?;
+            }
+            Verb::Remove { only_if } => {
+                let key = R::NAMES.len() - 1;
+                out.push_sql("DELETE FROM ");
+                out.push_sql(R::TABLE);
+                out.push_sql(" WHERE ");
+                out.push_sql(only_if);
+                out.push_sql(" AND ");
                 out.push_sql(R::NAMES[key]);
                 out.push_sql(" = ");
                 self.0.bind(key, &mut out)?;
@@ -235,7 +269,7 @@ impl<R: Row> Many<R> {
 impl<R: Row> QueryFragment<Pg> for Many<R> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match R::VERB {
-            Verb::Insert { conflict } => {
+            Verb::Insert { .. } | Verb::Add => {
                 out.push_sql("INSERT INTO ");
                 out.push_sql(R::TABLE);
                 out.push_sql(" (");
@@ -243,7 +277,7 @@ impl<R: Row> QueryFragment<Pg> for Many<R> {
                 out.push_sql(") SELECT * FROM ");
                 self.push_arrays(&mut out)?;
                 out.push_sql(" ");
-                out.push_sql(conflict);
+                out.push_sql(R::VERB.conflict());
             }
             Verb::Update { postgres, .. } => {
                 out.push_sql("UPDATE ");
@@ -268,12 +302,29 @@ impl<R: Row> QueryFragment<Pg> for Many<R> {
                 out.push_sql(" = u.");
                 out.push_sql(R::NAMES[key]);
             }
+            Verb::Remove { only_if } => {
+                let key = R::NAMES.len() - 1;
+                out.push_sql("DELETE FROM ");
+                out.push_sql(R::TABLE);
+                out.push_sql(" USING ");
+                self.push_arrays(&mut out)?;
+                out.push_sql(" AS u (");
+                push_list(&mut out, R::NAMES);
+                out.push_sql(") WHERE ");
+                out.push_sql(only_if);
+                out.push_sql(" AND ");
+                out.push_sql(R::TABLE);
+                out.push_sql(".");
+                out.push_sql(R::NAMES[key]);
+                out.push_sql(" = u.");
+                out.push_sql(R::NAMES[key]);
+            }
         }
         Ok(())
     }
 }
 
-/// Writes rows of one kind; every one of them must take effect.
+/// Writes rows of one kind; every one of them must take effect, unless its verb says otherwise.
 pub(crate) trait Write {
     fn write<R: Row>(&mut self, rows: Vec<R>) -> Result<(), Error>
     where
@@ -288,7 +339,7 @@ impl Write for SqliteConnection {
         Many<R>: QueryId,
     {
         for row in rows {
-            if One(row).execute(self)? != 1 {
+            if One(row).execute(self)? != 1 && R::VERB.must_take_effect() {
                 return Err(missing::<R>());
             }
         }
@@ -303,7 +354,11 @@ impl Write for PgConnection {
         Many<R>: QueryId,
     {
         let expected = rows.len();
-        if expected > 0 && Many::<R>(R::columns(rows)).execute(self)? != expected {
+        if expected == 0 {
+            return Ok(());
+        }
+        let done = Many::<R>(R::columns(rows)).execute(self)?;
+        if done != expected && R::VERB.must_take_effect() {
             return Err(missing::<R>());
         }
         Ok(())

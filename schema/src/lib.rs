@@ -30,6 +30,8 @@ mod migrations;
 mod prune;
 mod readers;
 mod recover;
+mod relations;
+mod runs;
 mod tables;
 mod target;
 #[cfg(feature = "testing")]
@@ -42,7 +44,9 @@ pub use events::StoredEvent;
 pub use filter::{Cursor, TaskFilter};
 pub use gathered::Gathered;
 pub use prune::{Pruned, RemovedLog};
-pub use readers::{Head, Readers, TaskRecord, TaskSummary};
+pub use readers::{
+    Head, NodeRecord, Readers, RunCursor, RunFilter, RunRecord, RunSummary, TaskRecord, TaskSummary,
+};
 pub use recover::Recovered;
 pub use target::{Durability, Options, Target};
 pub use writer::{Committed, Office, Writer};

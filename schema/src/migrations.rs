@@ -64,6 +64,17 @@ pub(crate) fn take_back(connection: &mut AnyConnection) -> Result<(), Error> {
     }
 }
 
+/// Takes the newest migration back, with what only it knows.
+#[cfg(feature = "testing")]
+pub(crate) fn take_back_newest(connection: &mut AnyConnection) -> Result<(), Error> {
+    match connection {
+        AnyConnection::Sqlite(sqlite) => sqlite.revert_last_migration(SQLITE).map(drop).map_err(failed),
+        AnyConnection::Postgres(postgres) => {
+            postgres.revert_last_migration(POSTGRES).map(drop).map_err(failed)
+        }
+    }
+}
+
 fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
     match error.downcast::<diesel::result::Error>() {
         Ok(error) => Error::from(*error),

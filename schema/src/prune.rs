@@ -2,25 +2,24 @@
 //!
 //! Tasks are found by walking the primary key, because an index on `settled_at` would be written for
 //! every task. A round walks from the lowest number to the first task that was created too recently
-//! to be removed; the place between two turns is kept in memory.
+//! to be removed; the place between two turns is kept in memory. When it has come to the end, runs
+//! are walked in the same way.
 
-use std::collections::{BTreeMap, HashSet};
+mod runs;
+mod spared;
+mod tasks;
 
-use agentflow_core::batch::SettledCounts;
-use agentflow_core::ids::{Attempt, TaskId};
+use agentflow_core::batch::{RunRow, SettledCounts};
+use agentflow_core::ids::{Attempt, RunId, TaskId};
 use agentflow_core::limits::IDEMPOTENCY_DAYS;
 use agentflow_core::time::Wall;
 use diesel::prelude::*;
 
-use crate::columns::{big, status, unsigned, unsigned_small};
+use self::spared::Spared;
+use crate::columns::big;
 use crate::connection::AnyConnection;
 use crate::error::Error;
-use crate::tables::{
-    attempts, event_segments, event_subjects, idempotency_keys, leadership, task_logs, task_specs, tasks,
-};
-
-/// Rows looked at for each that may be removed, so that a stretch of live tasks costs no long turn.
-const SCAN_FACTOR: usize = 4;
+use crate::tables::{self, event_segments, event_subjects, idempotency_keys, leadership};
 
 /// Segments removed in one turn: about 2 MB.
 const SEGMENTS_PER_TURN: i64 = 64;
@@ -30,10 +29,6 @@ const KEYS_PER_TURN: i64 = 500;
 
 /// Ids in one `IN` list.
 const IDS_PER_STATEMENT: usize = 500;
-
-/// Tasks spared because somebody is about to change them. Past it, tasks are not removed at all until
-/// the round is over: 16 MB.
-const SPARED: usize = 1_000_000;
 
 const DAY_US: i64 = 24 * 3_600 * 1_000_000;
 
@@ -55,6 +50,10 @@ pub struct Pruned {
     pub logs: Vec<RemovedLog>,
     /// Specifications that no task named any more.
     pub specs: usize,
+    /// Runs.
+    pub runs: usize,
+    /// Workflows that no run named any more.
+    pub definitions: usize,
     /// Segments of events.
     pub segments: usize,
     /// Idempotency keys.
@@ -68,21 +67,25 @@ pub struct Pruned {
 pub(crate) struct Progress {
     /// The last task looked at; `None` when all have been.
     tasks: Option<i64>,
+    /// The last run looked at; `None` when all have been.
+    runs: Option<i64>,
     /// The age of the last key looked at.
     keys: Option<i64>,
-    spared: HashSet<TaskId>,
-    spared_before: HashSet<TaskId>,
-    spares_all: bool,
+    spared_tasks: Spared<TaskId>,
+    spared_runs: Spared<RunId>,
+    /// The latest moment up to which what settled was removed.
+    before: Wall,
 }
 
 impl Default for Progress {
     fn default() -> Self {
         Self {
             tasks: Some(0),
+            runs: Some(0),
             keys: Some(i64::MIN),
-            spared: HashSet::new(),
-            spared_before: HashSet::new(),
-            spares_all: false,
+            spared_tasks: Spared::default(),
+            spared_runs: Spared::default(),
+            before: Wall(i64::MIN),
         }
     }
 }
@@ -90,22 +93,25 @@ impl Default for Progress {
 impl Progress {
     /// Keeps tasks from being removed in this round and the next one.
     pub(crate) fn spare(&mut self, ids: impl IntoIterator<Item = TaskId>) {
-        self.spared.extend(ids);
-        if self.spared.len() > SPARED {
-            self.spared.clear();
-            self.spares_all = true;
-        }
+        self.spared_tasks.add(ids);
     }
 
-    fn spares(&self, id: TaskId) -> bool {
-        self.spares_all || self.spared.contains(&id) || self.spared_before.contains(&id)
+    /// The same for runs and their tasks.
+    pub(crate) fn spare_runs(&mut self, ids: impl IntoIterator<Item = RunId>) {
+        self.spared_runs.add(ids);
+    }
+
+    /// Whether some of a run's tasks may be gone: a large one is removed in several turns.
+    pub(crate) fn is_removing(&self, run: &RunRow) -> bool {
+        run.state.settled_at.is_some_and(|at| at < self.before) && !self.spared_runs.has(run.id)
     }
 
     fn next_round(&mut self) {
         self.tasks = Some(0);
+        self.runs = Some(0);
         self.keys = Some(i64::MIN);
-        self.spared_before = std::mem::take(&mut self.spared);
-        self.spares_all = false;
+        self.spared_tasks.next_round();
+        self.spared_runs.next_round();
     }
 }
 
@@ -118,81 +124,20 @@ pub(crate) fn turn(
     limit: usize,
 ) -> Result<Pruned, Error> {
     let mut pruned = Pruned::default();
-    prune_tasks(connection, progress, before, limit.max(1), &mut pruned)?;
+    progress.before = progress.before.max(before);
+    tasks::prune(connection, progress, before, limit.max(1), &mut pruned)?;
+    if progress.tasks.is_none() {
+        runs::prune(connection, progress, before, &mut pruned)?;
+    }
     let segments_left = prune_segments(connection, before, &mut pruned)?;
     prune_keys(connection, progress, now, &mut pruned)?;
     subtract(connection, pruned.settled)?;
-    pruned.more = progress.tasks.is_some() || progress.keys.is_some() || segments_left;
+    let walking = progress.tasks.is_some() || progress.runs.is_some() || progress.keys.is_some();
+    pruned.more = walking || segments_left;
     if !pruned.more {
         progress.next_round();
     }
     Ok(pruned)
-}
-
-/// Id, status, `settled_at`, `created_at`, specification.
-type Candidate = (i64, i32, Option<i64>, i64, Vec<u8>);
-
-fn prune_tasks(
-    connection: &mut AnyConnection,
-    progress: &mut Progress,
-    before: Wall,
-    limit: usize,
-    pruned: &mut Pruned,
-) -> Result<(), Error> {
-    let Some(after) = progress.tasks else { return Ok(()) };
-    let scan = limit.saturating_mul(SCAN_FACTOR);
-    let rows: Vec<Candidate> = tasks::table
-        .filter(tasks::id.gt(after))
-        .order(tasks::id)
-        .limit(i64::try_from(scan).unwrap_or(i64::MAX))
-        .select((tasks::id, tasks::status, tasks::settled_at, tasks::created_at, tasks::spec))
-        .load(connection)?;
-    let mut over = rows.len() < scan;
-    let mut removed = Vec::new();
-    let mut uses: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
-    for (id, number, settled_at, created_at, spec) in rows {
-        if created_at >= before.0 {
-            over = true;
-            break;
-        }
-        if removed.len() == limit {
-            over = false;
-            break;
-        }
-        progress.tasks = Some(id);
-        if settled_at.is_none_or(|at| at >= before.0) || progress.spares(TaskId(unsigned(id)?)) {
-            continue;
-        }
-        if let Some(count) = pruned.settled.of(status(number)?) {
-            *count += 1;
-            removed.push(id);
-            *uses.entry(spec).or_default() += 1;
-        }
-    }
-    if over {
-        progress.tasks = None;
-    }
-    for ids in removed.chunks(IDS_PER_STATEMENT) {
-        let logs: Vec<(i64, i32)> = task_logs::table
-            .filter(task_logs::task.eq_any(ids.to_vec()))
-            .select((task_logs::task, task_logs::attempt))
-            .load(connection)?;
-        for (task, attempt) in logs {
-            pruned.logs.push(RemovedLog {
-                task: TaskId(unsigned(task)?),
-                attempt: Attempt(unsigned_small(attempt)?),
-            });
-        }
-        diesel::delete(task_logs::table.filter(task_logs::task.eq_any(ids.to_vec()))).execute(connection)?;
-        diesel::delete(attempts::table.filter(attempts::task.eq_any(ids.to_vec()))).execute(connection)?;
-        diesel::delete(tasks::table.filter(tasks::id.eq_any(ids.to_vec()))).execute(connection)?;
-    }
-    for (hash, uses) in uses {
-        let spec = task_specs::table.find(hash);
-        diesel::update(spec.clone()).set(task_specs::uses.eq(task_specs::uses - uses)).execute(connection)?;
-        pruned.specs += diesel::delete(spec.filter(task_specs::uses.eq(0))).execute(connection)?;
-    }
-    Ok(())
 }
 
 /// Keeps the counters right should this master end before the kernel's next batch writes its own.
@@ -261,11 +206,11 @@ fn prune_keys(
         rows.last().filter(|_| i64::try_from(rows.len()).is_ok_and(|n| n == KEYS_PER_TURN)).map(|row| row.3);
     let mut removed = Vec::new();
     for (hash, first, count, _) in rows {
-        let unsettled: Option<i64> = tasks::table
-            .filter(tasks::id.ge(first))
-            .filter(tasks::id.lt(first.saturating_add(i64::from(count))))
+        let unsettled: Option<i64> = tables::tasks::table
+            .filter(tables::tasks::id.ge(first))
+            .filter(tables::tasks::id.lt(first.saturating_add(i64::from(count))))
             .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("status < 3"))
-            .select(tasks::id)
+            .select(tables::tasks::id)
             .first(connection)
             .optional()?;
         if unsettled.is_none() {
@@ -278,22 +223,4 @@ fn prune_keys(
                 .execute(connection)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_task_is_spared_for_two_rounds() {
-        let mut progress = Progress::default();
-        progress.spare([TaskId(1)]);
-        assert!(progress.spares(TaskId(1)));
-        progress.next_round();
-        assert!(progress.spares(TaskId(1)));
-        progress.next_round();
-        assert!(!progress.spares(TaskId(1)));
-        progress.spare((1..=2_000_000).map(TaskId));
-        assert!(progress.spares(TaskId(9_000_000)));
-    }
 }

@@ -3,9 +3,14 @@
 //! Each read is a few short statements: a long one would keep SQLite's log from being checkpointed.
 //! What is read is committed, and may be newer than the caller's last look.
 
+mod relations;
+mod runs;
+
 use std::time::Duration;
 
-use agentflow_core::batch::{AttemptEnd, AttemptRow, KeyHash, KeyRow, LogRow, Outcome, TaskState, WorkerRow};
+use agentflow_core::batch::{
+    AttemptEnd, AttemptRow, KeyHash, KeyRow, LogRow, Outcome, RunNode, TaskState, WorkerRow,
+};
 use agentflow_core::event::Subject;
 use agentflow_core::ids::{Attempt, Fence, Seq, SpecHash, TaskId};
 use agentflow_core::limits;
@@ -23,6 +28,8 @@ use crate::tables::{
     attempts, event_segments, idempotency_keys, leadership, task_logs, task_specs, tasks, workers,
 };
 use crate::target::Target;
+
+pub use self::runs::{NodeRecord, RunCursor, RunFilter, RunRecord, RunSummary};
 
 /// Connections. Reads are short; more would only contend for the same two cores.
 const CONNECTIONS: u32 = 4;
@@ -46,6 +53,8 @@ pub struct TaskRecord {
     pub spec: SpecHash,
     /// Its specification's canonical JSON.
     pub spec_body: String,
+    /// The run that it is a part of.
+    pub run: Option<RunNode>,
     /// As it is now.
     pub state: TaskState,
     /// How its latest attempt ended.
@@ -61,6 +70,8 @@ pub struct TaskSummary {
     pub title: String,
     /// When it was accepted.
     pub created_at: Wall,
+    /// The run that it is a part of.
+    pub run: Option<RunNode>,
     /// As it is now.
     pub state: TaskState,
     /// The exit code of its latest attempt.
@@ -158,6 +169,7 @@ impl Readers {
                 created_at: row.created_at,
                 spec: row.spec,
                 spec_body,
+                run: row.run,
                 state: row.state,
                 outcome: outcome.into(),
             })
@@ -189,8 +201,8 @@ impl Readers {
         for (columns, title, exit_code, error) in rows {
             let row = columns.row(&mut names)?;
             if filter.matches(&row.state) {
-                let (id, created_at, state) = (row.id, row.created_at, row.state);
-                page.push(TaskSummary { id, title, created_at, state, exit_code, error });
+                let (id, created_at, run, state) = (row.id, row.created_at, row.run, row.state);
+                page.push(TaskSummary { id, title, created_at, run, state, exit_code, error });
             }
         }
         Ok((page, next.map(Cursor)))

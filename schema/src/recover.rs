@@ -1,21 +1,26 @@
-//! What a new master reads before it takes work: every task that is not settled, and what belongs
-//! to it. Rows only; history is never replayed.
+//! What a new master reads before it takes work: every task and every run that is not settled, and
+//! what belongs to them. Rows only; history is never replayed.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use agentflow_core::batch::{SpecRow, TaskRow, WorkerRow};
+use agentflow_core::batch::{
+    CatchUp, DefinitionRow, KeyLimit, KeyLimitRow, LiveRelation, Rate, RunRow, ScheduleRow, SettledNode,
+    SpecRow, TaskRow, WorkerRow,
+};
 use agentflow_core::ids::{BootId, SpecHash};
+use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
-use crate::columns::{Names, TaskColumns, hash, unsigned_small};
+use crate::columns::{Names, TaskColumns, big, hash, unsigned, unsigned_small};
 use crate::connection::AnyConnection;
 use crate::error::{Error, Kind};
-use crate::tables::{task_specs, tasks, workers};
+use crate::tables::{concurrency_keys, schedules, task_specs, tasks, workers};
+use crate::{relations, runs};
 
 /// Rows of one statement: large enough that the statement's own cost vanishes, small enough that a
 /// million tasks are never twice in memory.
@@ -33,6 +38,18 @@ pub struct Recovered {
     pub specs: Vec<SpecRow>,
     /// Every worker ever seen, by name.
     pub workers: Vec<WorkerRow>,
+    /// The limits of concurrency keys, by name.
+    pub key_limits: Vec<KeyLimitRow>,
+    /// What is begun again and again, by name.
+    pub schedules: Vec<ScheduleRow>,
+    /// Every run that has not ended, by id.
+    pub runs: Vec<RunRow>,
+    /// The workflows that they name.
+    pub definitions: Vec<DefinitionRow>,
+    /// Their settled nodes, by run and task; their live ones are among the tasks.
+    pub settled_nodes: Vec<SettledNode>,
+    /// What the blocked tasks wait or waited for, by successor.
+    pub relations: Vec<LiveRelation>,
 }
 
 pub(crate) fn recover(connection: &mut AnyConnection) -> Result<Recovered, Error> {
@@ -58,11 +75,42 @@ pub(crate) fn recover(connection: &mut AnyConnection) -> Result<Recovered, Error
         }
     }
     let hashes: Vec<_> = hashes.into_iter().collect();
-    Ok(Recovered { tasks: live, specs: specs(connection, &hashes)?, workers: all_workers(connection)? })
+    let blocked: Vec<i64> =
+        live.iter().filter(|task| task.state.status == Status::Blocked).map(|task| big(task.id.0)).collect();
+    let runs = runs::live(connection)?;
+    let mut settled_nodes = Vec::new();
+    for run in &runs {
+        settled_nodes.extend(runs::settled_nodes(connection, run.id, &mut names)?);
+    }
+    Ok(Recovered {
+        tasks: live,
+        specs: specs(connection, &hashes)?,
+        workers: all_workers(connection)?,
+        key_limits: key_limits(connection)?,
+        schedules: all_schedules(connection)?,
+        definitions: runs::definitions_of(connection, &runs)?,
+        runs,
+        settled_nodes,
+        relations: relations::live(connection, &blocked)?,
+    })
 }
 
 /// The texts of specifications; every one must be there.
 pub(crate) fn specs(connection: &mut AnyConnection, hashes: &[SpecHash]) -> Result<Vec<SpecRow>, Error> {
+    let found = specs_left(connection, hashes)?;
+    if found.len() != hashes.len() {
+        return Err(Error::corrupt(format!(
+            "{} of {} specifications are missing",
+            hashes.len() - found.len(),
+            hashes.len()
+        )));
+    }
+    Ok(found)
+}
+
+/// The texts of those specifications that are there: between two statements of a reader, a task may
+/// have been removed, or given another one.
+pub(crate) fn specs_left(connection: &mut AnyConnection, hashes: &[SpecHash]) -> Result<Vec<SpecRow>, Error> {
     let mut found = Vec::with_capacity(hashes.len());
     for wanted in hashes.chunks(SPECS_PER_READ) {
         let wanted: Vec<Vec<u8>> = wanted.iter().map(|hash| hash.0.to_vec()).collect();
@@ -73,13 +121,6 @@ pub(crate) fn specs(connection: &mut AnyConnection, hashes: &[SpecHash]) -> Resu
         for (key, body) in rows {
             found.push(SpecRow { hash: SpecHash(hash(&key)?), body: body.into() });
         }
-    }
-    if found.len() != hashes.len() {
-        return Err(Error::corrupt(format!(
-            "{} of {} specifications are missing",
-            hashes.len() - found.len(),
-            hashes.len()
-        )));
     }
     Ok(found)
 }
@@ -118,6 +159,58 @@ impl TryFrom<WorkerColumns> for WorkerRow {
             name: columns.name.into(),
         })
     }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = schedules)]
+struct ScheduleColumns {
+    name: String,
+    cron: String,
+    zone: String,
+    catch_up: i32,
+    paused: i32,
+    next_at: Option<i64>,
+    last_at: Option<i64>,
+    fired: i64,
+    created_at: i64,
+    body: String,
+}
+
+fn all_schedules(connection: &mut AnyConnection) -> Result<Vec<ScheduleRow>, Error> {
+    let rows: Vec<ScheduleColumns> =
+        schedules::table.order(schedules::name).select(ScheduleColumns::as_select()).load(connection)?;
+    let row = |columns: ScheduleColumns| {
+        let catch_up = u8::try_from(columns.catch_up).ok().and_then(CatchUp::from_number);
+        Ok(ScheduleRow {
+            catch_up: catch_up
+                .ok_or_else(|| Error::corrupt(format!("{} is no way to catch up", columns.catch_up)))?,
+            name: columns.name.into(),
+            body: columns.body.into(),
+            cron: columns.cron.into(),
+            zone: columns.zone.into(),
+            paused: columns.paused != 0,
+            next_at: columns.next_at.map(Wall),
+            last_at: columns.last_at.map(Wall),
+            fired: unsigned(columns.fired)?,
+            created_at: Wall(columns.created_at),
+        })
+    };
+    rows.into_iter().map(row).collect()
+}
+
+fn key_limits(connection: &mut AnyConnection) -> Result<Vec<KeyLimitRow>, Error> {
+    let rows: Vec<(String, i32, Option<i32>, Option<i64>)> =
+        concurrency_keys::table.order(concurrency_keys::name).load(connection)?;
+    let row = |(name, most, count, per_ms): (String, i32, Option<i32>, Option<i64>)| {
+        let rate = match (count, per_ms) {
+            (Some(count), Some(per_ms)) => {
+                Some(Rate { count: unsigned_small(count)?, per_ms: unsigned(per_ms)? })
+            }
+            _ => None,
+        };
+        Ok(KeyLimitRow { name: name.into(), limit: Some(KeyLimit { limit: unsigned_small(most)?, rate }) })
+    };
+    rows.into_iter().map(row).collect()
 }
 
 pub(crate) fn all_workers(connection: &mut AnyConnection) -> Result<Vec<WorkerRow>, Error> {

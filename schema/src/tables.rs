@@ -35,6 +35,43 @@ table! {
         error -> Nullable<Text>,
         result -> Nullable<Text>,
         outputs -> Nullable<Text>,
+        run -> Nullable<BigInt>,
+        node -> Nullable<Text>,
+        waits -> Integer,
+    }
+}
+
+table! {
+    task_relationships (predecessor, successor, relation) {
+        predecessor -> BigInt,
+        successor -> BigInt,
+        relation -> Integer,
+        created_at -> BigInt,
+    }
+}
+
+table! {
+    run_definitions (hash) {
+        hash -> Binary,
+        body -> Text,
+    }
+}
+
+table! {
+    runs (id) {
+        id -> BigInt,
+        status -> Integer,
+        revision -> Integer,
+        first_task -> BigInt,
+        nodes -> Integer,
+        parent -> Nullable<BigInt>,
+        created_at -> BigInt,
+        settled_at -> Nullable<BigInt>,
+        definition -> Binary,
+        mode -> Text,
+        name -> Text,
+        error -> Nullable<Text>,
+        inputs -> Text,
     }
 }
 
@@ -118,7 +155,32 @@ table! {
         settled_failed -> BigInt,
         settled_cancelled -> BigInt,
         settled_skipped -> BigInt,
+        last_run -> BigInt,
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(tasks, task_specs);
+table! {
+    concurrency_keys (name) {
+        name -> Text,
+        max_holders -> Integer,
+        rate_count -> Nullable<Integer>,
+        rate_per_ms -> Nullable<BigInt>,
+    }
+}
+
+table! {
+    schedules (name) {
+        name -> Text,
+        cron -> Text,
+        zone -> Text,
+        catch_up -> Integer,
+        paused -> Integer,
+        next_at -> Nullable<BigInt>,
+        last_at -> Nullable<BigInt>,
+        fired -> BigInt,
+        created_at -> BigInt,
+        body -> Text,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(tasks, task_specs, task_relationships, runs, run_definitions);

@@ -156,6 +156,14 @@ impl TestDatabase {
         migrations::take_back(&mut open_writer(&self.target, &Options::default())?)
     }
 
+    /// Takes the newest migration back.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn take_back_newest_migration(&self) -> Result<(), Error> {
+        migrations::take_back_newest(&mut open_writer(&self.target, &Options::default())?)
+    }
+
     fn connect(&self) -> AnyConnection {
         match &self.target {
             Target::Sqlite(path) => AnyConnection::Sqlite(

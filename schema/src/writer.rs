@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use agentflow_core::batch::{Counters, SettledCounts, TaskRow};
-use agentflow_core::ids::{DecisionNumber, Epoch, Seq, TaskId};
+use agentflow_core::batch::{Counters, DefinitionRow, RunRow, SettledCounts, SettledNode, TaskRow};
+use agentflow_core::ids::{DecisionNumber, Epoch, RunId, Seq, TaskId};
 use agentflow_core::time::Wall;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -16,6 +16,7 @@ use crate::gathered::Gathered;
 use crate::hot::plan::{Lead, write_rows};
 use crate::prune::{self, Pruned};
 use crate::recover::{self, Recovered};
+use crate::runs;
 use crate::tables::{leadership, tasks};
 use crate::target::{Options, Target};
 
@@ -154,9 +155,39 @@ impl Writer {
             .collect())
     }
 
+    /// Reads runs back, ended ones included, with their workflows and what their settled nodes left,
+    /// by id. Runs that do not exist are left out, and so are those that retention has begun to
+    /// remove. As with [`load_tasks`](Writer::load_tasks), nothing of them is removed until the
+    /// second round from now.
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::is_corrupt`] for rows that cannot be.
+    pub fn load_runs(
+        &mut self,
+        ids: &[RunId],
+    ) -> Result<Vec<(RunRow, DefinitionRow, Vec<SettledNode>)>, Error> {
+        let mut rows = runs::by_ids(&mut self.connection, ids)?;
+        rows.retain(|row| !self.retention.is_removing(row));
+        self.retention.spare_runs(rows.iter().map(|row| row.id));
+        let bodies = runs::definitions_of(&mut self.connection, &rows)?;
+        let bodies: BTreeMap<_, _> = bodies.into_iter().map(|row| (row.hash, row)).collect();
+        let mut names = Names::default();
+        let mut loaded = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(definition) = bodies.get(&row.birth.definition).cloned() else { continue };
+            let nodes = runs::settled_nodes(&mut self.connection, row.id, &mut names)?;
+            loaded.push((row, definition, nodes));
+        }
+        Ok(loaded)
+    }
+
     /// One short turn of retention: removes at most about `limit` tasks that settled before `before`
-    /// (with their attempts, logs and specifications that no task names any more), segments of
-    /// events from before `before`, and old idempotency keys. Call again while [`Pruned::more`].
+    /// (with their attempts, logs, relations and specifications that no task names any more), runs
+    /// that ended before it and whose tasks are gone, segments of events from before `before`, and
+    /// old idempotency keys. Call again while [`Pruned::more`].
+    ///
+    /// The tasks of a run stay until the run can go, and what a blocked task comes after stays until
+    /// it is no longer blocked.
     ///
     /// The kernel must take [`Pruned::settled`] away from its counters: each batch writes them whole,
     /// and so undoes the subtraction that is made here for the case that no batch follows.
@@ -213,6 +244,7 @@ struct OfficeColumns {
     log_id: String,
     head_seq: i64,
     last_task: i64,
+    last_run: i64,
     settled_completed: i64,
     settled_failed: i64,
     settled_cancelled: i64,
@@ -228,6 +260,7 @@ fn read_office(connection: &mut AnyConnection) -> Result<Office, Error> {
         head_seq: Seq(unsigned(row.head_seq)?),
         counters: Counters {
             last_task: TaskId(unsigned(row.last_task)?),
+            last_run: RunId(unsigned(row.last_run)?),
             settled: SettledCounts {
                 completed: unsigned(row.settled_completed)?,
                 failed: unsigned(row.settled_failed)?,

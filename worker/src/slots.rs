@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar};
 use std::thread;
 
+use agentflow_core::ids::RunId;
 use agentflow_core::spec::Spec;
 use agentflow_protocol::worker::AttemptKey;
 
@@ -29,6 +30,8 @@ pub(crate) struct Job {
     pub(crate) key: AttemptKey,
     /// Smaller ones begin first.
     pub(crate) rank: i64,
+    /// The run that it is a part of.
+    pub(crate) run: Option<RunId>,
     pub(crate) spec: Arc<Spec>,
     pub(crate) control: Arc<Control>,
     pub(crate) log: Arc<LogStream>,
@@ -199,6 +202,7 @@ mod tests {
         Job {
             key: AttemptKey { task: TaskId(task), attempt: Attempt(1), fence: Fence(1) },
             rank: 0,
+            run: None,
             spec: Arc::new(Spec::new(Payload::Noop)),
             control: Arc::default(),
             log: Arc::new(LogStream::new(&Policy::new(10, Path::new("/")))),

@@ -41,7 +41,7 @@ fn step(kernel: &mut Kernel, input: Input, us: i64) -> Vec<AttemptKey> {
 
 fn main() {
     let tasks: usize = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
-    let mut kernel = Kernel::new(Settings::default(), Epoch(1));
+    let mut kernel = Kernel::new(Settings::default(), Epoch(1), Arc::new(()));
     let spec = Arc::new(PreparedSpec::new(Spec::new(Payload::Noop)));
     let task = || NewTask {
         title: "noop".into(),
@@ -49,6 +49,8 @@ fn main() {
         priority: 50,
         spec: Arc::clone(&spec),
         not_before: None,
+        hold: false,
+        needs: Vec::new(),
     };
     let before = resident();
     let begun = Instant::now();

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::event::Event;
-use crate::ids::{Attempt, BootId, DecisionNumber, Fence, SpecHash, TaskId};
+use crate::ids::{Attempt, BootId, DecisionNumber, Fence, RunId, SpecHash, TaskId};
+use crate::relation::Relation;
+use crate::run::RunStatus;
 use crate::status::Status;
 use crate::time::Wall;
 
@@ -32,6 +34,41 @@ pub struct TaskBirth {
     pub title: Box<str>,
     /// When it was accepted.
     pub created_at: Wall,
+    /// The run that it is a part of.
+    pub run: Option<RunNode>,
+}
+
+/// A task's place in a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunNode {
+    /// Which run.
+    pub run: RunId,
+    /// Its node's name; `name[3]` for an item of a `foreach`.
+    pub node: Arc<str>,
+}
+
+/// For what a task waits that no worker can give, or what it consists of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Waits {
+    /// For `release`; and, whatever this says, for its predecessors.
+    Release = 1,
+    /// For somebody's approval.
+    Approval = 2,
+    /// For its items or its child run: it is itself no work for a worker.
+    Parts = 3,
+    /// It was decided on or approved, and its run is paused or has no room for it.
+    Room = 4,
+}
+
+impl Waits {
+    /// The wait with that number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Release, Self::Approval, Self::Parts, Self::Room]
+            .into_iter()
+            .find(|waits| *waits as u8 == number)
+    }
 }
 
 /// The part of a task that changes; always written whole.
@@ -63,6 +100,8 @@ pub struct TaskState {
     pub settled_at: Option<Wall>,
     /// Whether a running attempt has been told to stop.
     pub cancelling: bool,
+    /// For what it waits beside workers and time.
+    pub waits: Option<Waits>,
 }
 
 /// How an attempt ended, as far as it is kept.
@@ -96,6 +135,18 @@ pub enum OutcomeChange {
     Set(Box<Outcome>),
 }
 
+/// A task was given another specification.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpecChange {
+    /// No longer named by the task.
+    pub old: SpecHash,
+    /// Named by it from now on; its text is in [`Batch::specs`] if it may be new.
+    pub new: SpecHash,
+}
+
+/// Who holds what the master itself is at: a node that consists of items or of a child run.
+pub const MASTER: &str = "(master)";
+
 /// One task's row.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TaskWrite {
@@ -103,6 +154,8 @@ pub struct TaskWrite {
     pub id: TaskId,
     /// Present when the row is new.
     pub birth: Option<Box<TaskBirth>>,
+    /// Another specification than before: present when it was changed.
+    pub spec: Option<SpecChange>,
     /// As it is now.
     pub state: TaskState,
     /// How its latest attempt ended.
@@ -222,6 +275,167 @@ pub struct KeyRow {
     pub at: Wall,
 }
 
+/// The text of a workflow, kept once. Its canonical JSON, as the run began with it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DefinitionRow {
+    /// Its key.
+    pub hash: SpecHash,
+    /// Its canonical JSON.
+    pub body: Arc<str>,
+}
+
+/// The part of a run that is written once.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunBirth {
+    /// Its workflow.
+    pub definition: SpecHash,
+    /// Its name.
+    pub name: Box<str>,
+    /// `sequential`, `parallel`, `dag`, `pipeline` or `conditional`.
+    pub mode: &'static str,
+    /// The task number of its first node; the others follow in the order of the definition.
+    pub first_task: TaskId,
+    /// How many nodes it has.
+    pub nodes: u32,
+    /// What it was given, a JSON value as text.
+    pub inputs: Box<str>,
+    /// The node of another run that it is.
+    pub parent: Option<TaskId>,
+    /// When it was accepted.
+    pub created_at: Wall,
+}
+
+/// The part of a run that changes; always written whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunState {
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Raised by each `rerun`; from 1.
+    pub revision: u32,
+    /// When it ended.
+    pub settled_at: Option<Wall>,
+    /// Why it failed; of one that has not ended, that somebody has cancelled it.
+    pub error: Option<Arc<str>>,
+}
+
+/// A run was given other values to run with again.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunChange {
+    /// The workflow with its new `vars`; its text is in [`Batch::definitions`].
+    pub definition: SpecHash,
+    /// The new inputs, a JSON value as text.
+    pub inputs: Box<str>,
+}
+
+/// One run's row.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunWrite {
+    /// Which.
+    pub id: RunId,
+    /// Present when the row is new.
+    pub birth: Option<Box<RunBirth>>,
+    /// Present when its workflow or inputs are replaced.
+    pub change: Option<Box<RunChange>>,
+    /// As it is now.
+    pub state: RunState,
+}
+
+/// One task comes after another. Removed with either task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RelationRow {
+    /// Before.
+    pub predecessor: TaskId,
+    /// After.
+    pub successor: TaskId,
+    /// How.
+    pub relation: Relation,
+    /// Since when.
+    pub created_at: Wall,
+}
+
+/// What happens to the times of a schedule that passed while no master was there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum CatchUp {
+    /// They are left out.
+    #[default]
+    Skip = 0,
+    /// One run stands for all of them.
+    Once = 1,
+    /// Each of them, the latest hundred at most.
+    All = 2,
+}
+
+impl CatchUp {
+    /// The policy with that number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Skip, Self::Once, Self::All].get(usize::from(number)).copied()
+    }
+}
+
+/// Something that is begun again and again.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ScheduleRow {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What is begun, as it was written: a JSON object.
+    pub body: Arc<str>,
+    /// When: five fields of cron, or six with seconds first.
+    pub cron: Arc<str>,
+    /// In which time zone, by its IANA name.
+    pub zone: Arc<str>,
+    /// What happens to times that were missed.
+    pub catch_up: CatchUp,
+    /// Whether it waits to be resumed.
+    pub paused: bool,
+    /// The next time; none when there is none.
+    pub next_at: Option<Wall>,
+    /// The latest time that something was begun.
+    pub last_at: Option<Wall>,
+    /// How often something was begun.
+    pub fired: u64,
+    /// When it was made.
+    pub created_at: Wall,
+}
+
+/// A schedule's row as it is now; none when it is gone.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ScheduleWrite {
+    /// Which.
+    pub name: Arc<str>,
+    /// Its row.
+    pub row: Option<ScheduleRow>,
+}
+
+/// How often a key may be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rate {
+    /// So many attempts may begin,
+    pub count: u32,
+    /// in so many milliseconds.
+    pub per_ms: u64,
+}
+
+/// How many may hold a key, and how often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyLimit {
+    /// Attempts at once.
+    pub limit: u32,
+    /// How many may begin in a time; no such bound when absent.
+    pub rate: Option<Rate>,
+}
+
+/// The limits of a concurrency key; none takes them away.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyLimitRow {
+    /// Which key.
+    pub name: Arc<str>,
+    /// Its limits.
+    pub limit: Option<KeyLimit>,
+}
+
 /// Settled tasks by status; live ones are counted in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SettledCounts {
@@ -253,6 +467,8 @@ impl SettledCounts {
 pub struct Counters {
     /// The last task number given away.
     pub last_task: TaskId,
+    /// The last run number given away.
+    pub last_run: RunId,
     /// Settled tasks that are still in the database.
     pub settled: SettledCounts,
 }
@@ -264,8 +480,14 @@ pub struct Batch {
     pub decision: DecisionNumber,
     /// Specifications not seen before.
     pub specs: Vec<SpecRow>,
+    /// Workflows not seen before by this master.
+    pub definitions: Vec<DefinitionRow>,
+    /// Runs, in order: a later entry of a run replaces an earlier one.
+    pub runs: Vec<RunWrite>,
     /// Tasks, in order: a later entry of a task replaces an earlier one.
     pub tasks: Vec<TaskWrite>,
+    /// New relations between tasks; the same one may come again and is then kept as it was.
+    pub relations: Vec<RelationRow>,
     /// Ended attempts.
     pub attempts: Vec<AttemptRow>,
     /// Output of ended attempts.
@@ -276,6 +498,10 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Idempotency keys.
     pub keys: Vec<KeyRow>,
+    /// Limits of concurrency keys; a later entry of a key replaces an earlier one.
+    pub key_limits: Vec<KeyLimitRow>,
+    /// Schedules; a later entry of a schedule replaces an earlier one.
+    pub schedules: Vec<ScheduleWrite>,
     /// Absolute, as of this decision.
     pub counters: Counters,
     /// Whether the commit may wait for company: nobody waits for it.
@@ -293,12 +519,17 @@ impl Batch {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.specs.len()
+            + self.definitions.len()
+            + self.runs.len()
             + self.tasks.len()
+            + self.relations.len()
             + self.attempts.len()
             + self.logs.len()
             + self.workers.len()
             + self.events.len()
             + self.keys.len()
+            + self.key_limits.len()
+            + self.schedules.len()
     }
 }
 
@@ -311,6 +542,42 @@ pub struct TaskRow {
     pub spec: SpecHash,
     /// When it was accepted.
     pub created_at: Wall,
+    /// The run that it is a part of.
+    pub run: Option<RunNode>,
     /// As it was last written.
     pub state: TaskState,
+}
+
+/// A run that has not ended, as recovery reads it back.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunRow {
+    /// Which.
+    pub id: RunId,
+    /// As it began.
+    pub birth: RunBirth,
+    /// As it was last written.
+    pub state: RunState,
+}
+
+/// A task of a run that has ended, as recovery reads it back.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SettledNode {
+    /// Which.
+    pub task: TaskId,
+    /// Its place.
+    pub node: RunNode,
+    /// How it ended.
+    pub status: Status,
+    /// What it left.
+    pub outcome: Outcome,
+}
+
+/// A relation whose successor still waits, as recovery reads it back.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LiveRelation {
+    /// The relation.
+    pub row: RelationRow,
+    /// How the predecessor ended, and its outputs if the relation is one of
+    /// [`Relation::Context`]; `None` while it is live.
+    pub ended: Option<(Status, Option<Box<str>>)>,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Attempt, Fence, TaskId};
+use crate::ids::{Attempt, Fence, RunId, TaskId};
 use crate::time::Wall;
 
 /// Whom an event is about.
@@ -18,6 +18,10 @@ pub enum Subject {
     Task(TaskId),
     /// `worker:w1`
     Worker(Arc<str>),
+    /// `run:5`
+    Run(RunId),
+    /// `schedule:nightly`
+    Schedule(Arc<str>),
 }
 
 impl fmt::Display for Subject {
@@ -25,6 +29,8 @@ impl fmt::Display for Subject {
         match self {
             Self::Task(id) => write!(f, "task:{id}"),
             Self::Worker(name) => write!(f, "worker:{name}"),
+            Self::Run(id) => write!(f, "run:{id}"),
+            Self::Schedule(name) => write!(f, "schedule:{name}"),
         }
     }
 }
@@ -38,7 +44,12 @@ impl FromStr for Subject {
                 id.parse().map(Self::Task).map_err(|_| format!("'{id}' is no task id; write task:5"))
             }
             Some(("worker", name)) if !name.is_empty() => Ok(Self::Worker(name.into())),
-            _ => Err(format!("'{text}' is no subject; allowed: task:ID, worker:NAME")),
+            Some(("schedule", name)) if !name.is_empty() => Ok(Self::Schedule(name.into())),
+            Some(("run", id)) => id
+                .parse()
+                .map(|id| Self::Run(RunId(id)))
+                .map_err(|_| format!("'{id}' is no run id; write run:5")),
+            _ => Err(format!("'{text}' is no subject; allowed: task:ID, run:ID, worker:NAME, schedule:NAME")),
         }
     }
 }
@@ -67,6 +78,12 @@ pub enum Happening {
         group: Arc<str>,
         /// Its priority.
         priority: u8,
+        /// The run that it is a part of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
+        /// Its place in the run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<Arc<str>>,
     },
     /// An attempt was given to a worker.
     #[serde(rename = "task.assigned")]
@@ -150,6 +167,27 @@ pub enum Happening {
         /// Which try; 0 when there was none.
         attempt: Attempt,
     },
+    /// Settled without having been run, because of another or of a condition.
+    #[serde(rename = "task.skipped")]
+    TaskSkipped {
+        /// Why.
+        cause: Arc<str>,
+    },
+    /// Somebody let it go on.
+    #[serde(rename = "task.approved")]
+    TaskApproved {},
+    /// It waits for others.
+    #[serde(rename = "task.blocked")]
+    TaskBlocked {},
+    /// It waits no more.
+    #[serde(rename = "task.unblocked")]
+    TaskUnblocked {},
+    /// An attempt ended well, and the task's `loop` goes round again.
+    #[serde(rename = "task.repeating")]
+    TaskRepeating {
+        /// The attempt that ended.
+        attempt: Attempt,
+    },
     /// Priority or group was changed.
     #[serde(rename = "task.changed")]
     TaskChanged {
@@ -157,6 +195,75 @@ pub enum Happening {
         group: Arc<str>,
         /// As it is now.
         priority: u8,
+    },
+    /// A run was accepted.
+    #[serde(rename = "run.created")]
+    RunCreated {
+        /// Its workflow's name.
+        name: Arc<str>,
+        /// How many nodes it has.
+        nodes: u32,
+        /// The task of another run that it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<TaskId>,
+    },
+    /// Its first node was decided on.
+    #[serde(rename = "run.started")]
+    RunStarted {},
+    /// It starts nothing new.
+    #[serde(rename = "run.paused")]
+    RunPaused {},
+    /// It goes on.
+    #[serde(rename = "run.resumed")]
+    RunResumed {},
+    /// A part of it runs again.
+    #[serde(rename = "run.rerun")]
+    RunRerun {
+        /// Which time it is, from 2.
+        revision: u32,
+        /// The nodes, the first hundred of them.
+        nodes: Vec<Arc<str>>,
+    },
+    /// Ended, well.
+    #[serde(rename = "run.completed")]
+    RunCompleted {},
+    /// Ended, badly.
+    #[serde(rename = "run.failed")]
+    RunFailed {
+        /// Why.
+        error: Arc<str>,
+    },
+    /// Ended on request.
+    #[serde(rename = "run.cancelled")]
+    RunCancelled {},
+    /// A schedule was made or changed.
+    #[serde(rename = "schedule.set")]
+    ScheduleSet {
+        /// Its next time.
+        next_at: Option<Wall>,
+    },
+    /// A schedule was taken away.
+    #[serde(rename = "schedule.removed")]
+    ScheduleRemoved {},
+    /// A schedule has begun something.
+    #[serde(rename = "schedule.fired")]
+    ScheduleFired {
+        /// For which of its times.
+        due_at: Wall,
+        /// The task that was made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<TaskId>,
+        /// The run that was made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
+    },
+    /// A schedule could not begin anything.
+    #[serde(rename = "schedule.failed")]
+    ScheduleFailed {
+        /// For which of its times.
+        due_at: Wall,
+        /// Why.
+        error: Arc<str>,
     },
     /// A worker came for the first time.
     #[serde(rename = "worker.registered")]
@@ -181,6 +288,23 @@ pub enum Happening {
     /// It takes no new work.
     #[serde(rename = "worker.draining")]
     WorkerDraining {},
+}
+
+impl Happening {
+    /// Whether the task is settled, or the run has ended, after this.
+    #[must_use]
+    pub fn settles(&self) -> bool {
+        matches!(
+            self,
+            Self::TaskCompleted { .. }
+                | Self::TaskFailed { .. }
+                | Self::TaskCancelled { .. }
+                | Self::TaskSkipped { .. }
+                | Self::RunCompleted { .. }
+                | Self::RunFailed { .. }
+                | Self::RunCancelled { .. }
+        )
+    }
 }
 
 /// One line of the log. Its `seq` is given by the store when it commits.

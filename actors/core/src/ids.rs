@@ -43,6 +43,11 @@ number!(
     u64
 );
 number!(
+    /// A run of a workflow, from 1.
+    RunId,
+    u64
+);
+number!(
     /// Which try of a task this is, from 1; 0 before the first.
     Attempt,
     u32

@@ -15,6 +15,8 @@ pub mod ids;
 pub mod kernel;
 pub mod limits;
 pub mod rejection;
+pub mod relation;
+pub mod run;
 pub mod spec;
 pub mod status;
 pub mod task;

@@ -15,6 +15,42 @@ pub const BODY_BYTES: usize = 1 << 20;
 /// submission gets 429.
 pub const LIVE_TASKS: usize = 10_000_000;
 
+/// Nodes of one run, those of its children not included.
+pub const NODES: usize = agentflow_workflow::limits::NODES;
+
+/// Items of one `foreach`.
+pub const ITEMS: usize = agentflow_workflow::limits::ITEMS;
+
+/// Runs that have not ended, at once. A small one takes a few kilobytes.
+pub const LIVE_RUNS: usize = 100_000;
+
+/// Live tasks that wait for others or are waited for; 150 bytes each beside the task.
+pub const RELATED_TASKS: usize = 1_000_000;
+
+/// Bytes of what a `foreach` collects in all: it is one row, and expressions read it whole.
+pub const COLLECTED_BYTES: usize = 4 << 20;
+
+/// Schedules.
+pub const SCHEDULES: usize = 10_000;
+
+/// Missed times that a schedule makes up for one by one.
+pub const CATCH_UP: usize = 100;
+
+/// How late a time may be and still count as met: a master that was busy, not away.
+pub const SCHEDULE_GRACE_MS: u64 = 60_000;
+
+/// Concurrency keys that are configured, held or wanted at once.
+pub const KEYS: usize = 100_000;
+
+/// Concurrency keys of one task: each is looked at whenever it might begin.
+pub const KEYS_PER_TASK: usize = 16;
+
+/// Attempts that may hold one key, and that may begin within its rate.
+pub const KEY_LIMIT: u32 = 100_000;
+
+/// Predecessors that a task may name when it is made.
+pub const NEEDS: usize = 1_000;
+
 /// Entries of one page of any listing: about 1 MiB of JSON.
 pub const PAGE: usize = 1_000;
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::ids::TaskId;
+use crate::ids::{RunId, TaskId};
+use crate::run::RunStatus;
 use crate::status::Status;
 
 /// A typed refusal. Nothing was changed.
@@ -11,6 +12,50 @@ pub enum Rejection {
     /// There is no such task.
     #[error("there is no task {0}")]
     UnknownTask(TaskId),
+    /// There is no such run, or it has ended.
+    #[error("there is no run {0} that has not ended")]
+    UnknownRun(RunId),
+    /// There is no such schedule.
+    #[error("there is no schedule '{0}'; see the list of schedules")]
+    UnknownSchedule(Arc<str>),
+    /// The run's status forbids it.
+    #[error("the run is {status}; {action} needs {needs}")]
+    IllegalRun {
+        /// Where it stands.
+        status: RunStatus,
+        /// What was asked.
+        action: &'static str,
+        /// Where it would have to stand.
+        needs: &'static str,
+    },
+    /// When a task of a run runs is decided by its run: it cannot be run again alone, nor be made to
+    /// come after something else.
+    #[error("the task is a part of run {0}, which alone decides when it runs")]
+    PartOfRun(RunId),
+    /// What is to run again is at work.
+    #[error("node '{0}' has not ended; cancel it first, or wait")]
+    NodeAtWork(Arc<str>),
+    /// The run has no such node.
+    #[error("the run has no node '{0}'")]
+    UnknownNode(Arc<str>),
+    /// No node failed or was cancelled.
+    #[error("nothing in run {0} failed; name the nodes to run again with 'from'")]
+    NothingFailed(RunId),
+    /// Other values would make another graph.
+    #[error("with these values run {0} would have other nodes; begin a new run")]
+    OtherNodes(RunId),
+    /// A task would wait for itself.
+    #[error("that would be a cycle: {0}")]
+    Cycle(String),
+    /// Two tasks that are said to be independent are not.
+    #[error("the tasks are not independent: {0}")]
+    NotParallel(String),
+    /// A task that should wait for another has begun, or has ended.
+    #[error("task {0} has started; only a task that has not may be made to wait")]
+    HasStarted(TaskId),
+    /// A predecessor has ended since its row was read: look again.
+    #[error("task {0} has just ended; try again")]
+    JustEnded(TaskId),
     /// There is no such worker.
     #[error("there is no worker '{0}'; see the list of workers")]
     UnknownWorker(Arc<str>),
@@ -47,7 +92,10 @@ impl Rejection {
     /// Whether the thing named does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::UnknownTask(_) | Self::UnknownWorker(_))
+        matches!(
+            self,
+            Self::UnknownTask(_) | Self::UnknownRun(_) | Self::UnknownWorker(_) | Self::UnknownSchedule(_)
+        )
     }
 
     /// Whether trying again later may succeed.

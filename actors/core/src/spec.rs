@@ -37,9 +37,6 @@ pub enum Payload {
     Handler {
         /// The handler's name in the worker's configuration.
         name: String,
-        /// Handed over as one JSON line.
-        #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-        input: serde_json::Value,
     },
     /// Nothing, for measuring: a worker reports it done at once.
     Noop,
@@ -203,6 +200,9 @@ pub struct Spec {
     /// What it occupies.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
+    /// Names that only so many attempts may hold at once; sorted, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concurrency_keys: Vec<String>,
     /// What happens after a failure.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retry: RetryPolicy,
@@ -221,6 +221,9 @@ pub struct Spec {
     /// Added to the process's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// What it works on: `AGENTFLOW_INPUT` of a process, the line that a handler gets.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub input: Option<serde_json::Value>,
     /// Where the process starts; the worker's own directory otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -230,6 +233,11 @@ pub struct Spec {
     /// Isolation.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sandbox: Sandbox,
+}
+
+/// A field that is there and null is there.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<serde_json::Value>, D::Error> {
+    serde_json::Value::deserialize(deserializer).map(Some)
 }
 
 fn default_grace() -> u32 {
@@ -254,12 +262,14 @@ impl Spec {
             description: None,
             labels: BTreeMap::new(),
             resources: Resources::default(),
+            concurrency_keys: Vec::new(),
             retry: RetryPolicy::default(),
             queue_timeout_ms: None,
             timeout_ms: None,
             idle_timeout_ms: None,
             cancel_grace_ms: limits::CANCEL_GRACE_MS,
             env: BTreeMap::new(),
+            input: None,
             workdir: None,
             on_disconnect: OnDisconnect::Keep,
             sandbox: Sandbox::Prefer,

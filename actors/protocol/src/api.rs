@@ -30,9 +30,19 @@ pub struct TaskView {
     pub version: u32,
     /// The latest assignment's number.
     pub fence: u64,
-    /// The worker that holds or held it.
+    /// The worker that holds or held it; `(master)` for a task that consists of others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
+    /// The run that it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<u64>,
+    /// Its place in the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What it waits for beside workers and time: `release` or `approval`; `parts` while it consists
+    /// of others that have not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// Whether a running attempt has been told to stop.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancelling: bool,
@@ -300,6 +310,9 @@ pub struct BulkFilter {
     /// Requiring this label, `KEY=VALUE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// Of this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<u64>,
     /// Exactly these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<u64>,

@@ -6,11 +6,15 @@
 //! `docs/PROTOCOL.md` describes the same for people; a test keeps the two together.
 
 pub mod api;
+pub mod keys;
 pub mod log_frame;
 pub mod problem;
+pub mod runs;
+pub mod schedule;
 pub mod submit;
 pub mod timestamp;
 pub mod worker;
+pub mod workflow;
 
 pub use problem::Problem;
 pub use timestamp::Timestamp;

@@ -106,14 +106,15 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let cause = error.inner();
     if cause.is_data() {
         return Problem::invalid(vec![FieldError {
-            pointer: pointer(error.path()),
+            pointer: pointer_of(error.path()),
             detail: cause.to_string(),
         }]);
     }
     Problem::new(400, "malformed", format!("the body is no JSON: {cause}"))
 }
 
-fn pointer(path: &serde_path_to_error::Path) -> String {
+/// A path as a JSON pointer.
+pub(crate) fn pointer_of(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     let mut text = String::new();
     for segment in path.iter() {

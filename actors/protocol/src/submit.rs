@@ -7,7 +7,10 @@ mod check;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use agentflow_core::ids::TaskId;
+use agentflow_core::kernel::{NewTask, Predecessor, PreparedSpec};
 use agentflow_core::limits;
 use agentflow_core::spec::{OnDisconnect, Payload, RetryOn, Sandbox, Spec};
 use agentflow_core::time::Wall;
@@ -55,7 +58,8 @@ pub struct TaskBody {
     /// Payload of `handler`: its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Payload of `handler`: its input, any JSON.
+    /// What it works on, any JSON: the file `AGENTFLOW_INPUT` of a process, the line that a handler
+    /// gets.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub input: Option<serde_json::Value>,
@@ -65,6 +69,10 @@ pub struct TaskBody {
     /// What it occupies on the worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourcesBody>,
+    /// Names that only so many attempts may hold at once, one unless the key is configured
+    /// otherwise; at most 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency_keys: Option<Vec<String>>,
     /// What happens after a failure; no retries when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryBody>,
@@ -97,9 +105,39 @@ pub struct TaskBody {
     /// Not given to a worker before then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
+    /// Tasks that must complete first, at most 1,000: numbers, or `TASK-00000001`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Vec<TaskRef>>,
+    /// Stays `blocked` until `POST /tasks/{id}/release`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<bool>,
     /// The same key with the same body makes nothing new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+}
+
+/// A task by its number, in either spelling.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum TaskRef {
+    /// `5`
+    Number(u64),
+    /// `TASK-00000005`
+    Name(String),
+}
+
+impl TaskRef {
+    /// Its number.
+    ///
+    /// # Errors
+    /// Says what is allowed.
+    pub fn id(&self) -> Result<TaskId, String> {
+        let id = match self {
+            Self::Number(number) => Some(TaskId(*number)),
+            Self::Name(name) => name.parse().ok(),
+        };
+        id.filter(|id| id.0 > 0).ok_or_else(|| "is no task id; write 5 or TASK-00000005".to_owned())
+    }
 }
 
 /// A priority as a number or a name.
@@ -228,6 +266,10 @@ pub struct Checked {
     pub not_before: Option<Wall>,
     /// As given.
     pub idempotency_key: Option<String>,
+    /// Tasks that must complete first, each once.
+    pub needs: Vec<TaskId>,
+    /// Whether it waits for `release`.
+    pub hold: bool,
 }
 
 impl TaskBody {
@@ -263,6 +305,7 @@ impl TaskBody {
         if let Some(resources) = self.resources {
             spec.resources = check.resources(resources);
         }
+        spec.concurrency_keys = check.keys(self.concurrency_keys.unwrap_or_default());
         if let Some(retry) = self.retry {
             spec.retry = check.retry(retry);
         }
@@ -279,6 +322,8 @@ impl TaskBody {
         if let Some(workdir) = &spec.workdir {
             check.path("workdir", workdir);
         }
+        spec.input = self.input;
+        let needs = check.needs(self.needs.as_deref().unwrap_or_default());
         spec.on_disconnect = self.on_disconnect.unwrap_or_default();
         spec.sandbox = self.sandbox.unwrap_or_default();
         if let Some(key) = &self.idempotency_key {
@@ -291,7 +336,16 @@ impl TaskBody {
             return Err(check.errors);
         }
         let not_before = self.not_before.map(|time| time.0);
-        Ok(Checked { title, group, priority, spec, not_before, idempotency_key: self.idempotency_key })
+        Ok(Checked {
+            title,
+            group,
+            priority,
+            spec,
+            not_before,
+            idempotency_key: self.idempotency_key,
+            needs,
+            hold: self.hold.unwrap_or_default(),
+        })
     }
 }
 
@@ -318,6 +372,22 @@ pub fn check_name(name: &str) -> Result<(), String> {
         return Err(format!("allowed: 1 to {} bytes without control characters", limits::NAME_BYTES));
     }
     Ok(())
+}
+
+impl Checked {
+    /// The task for the kernel, of a specification that is prepared already.
+    #[must_use]
+    pub fn into_new(self, spec: Arc<PreparedSpec>, group: Arc<str>, needs: Vec<Predecessor>) -> NewTask {
+        NewTask {
+            title: self.title.into(),
+            group,
+            priority: self.priority,
+            spec,
+            not_before: self.not_before,
+            hold: self.hold,
+            needs,
+        }
+    }
 }
 
 /// A title for a task that has none: the first line of its work.

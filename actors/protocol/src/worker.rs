@@ -18,7 +18,7 @@
 //! A worker refuses frames whose `epoch` is smaller than one it has seen.
 
 pub use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
-use agentflow_core::ids::{Epoch, SessionEpoch};
+use agentflow_core::ids::{Epoch, RunId, SessionEpoch};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -174,6 +174,9 @@ pub struct Assignment {
     /// not say.
     #[serde(default)]
     pub rank: i64,
+    /// The run that it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
 }
 
 #[cfg(test)]
@@ -219,13 +222,13 @@ mod tests {
         let frame = ToWorker::Assign(Assign {
             epoch: Epoch(1),
             specs: vec![RawValue::from_string(spec.to_owned()).expect("JSON")],
-            tasks: vec![Assignment { key, spec: 0, rank: -5 }],
+            tasks: vec![Assignment { key, spec: 0, rank: -5, run: Some(RunId(3)) }],
         });
         let text = serde_json::to_string(&frame).expect("plain data");
         match ToWorker::read(&text).expect("own text") {
             ToWorker::Assign(assign) => {
                 assert_eq!(assign.specs[0].get(), spec);
-                assert_eq!(assign.tasks, [Assignment { key, spec: 0, rank: -5 }]);
+                assert_eq!(assign.tasks, [Assignment { key, spec: 0, rank: -5, run: Some(RunId(3)) }]);
             }
             other => panic!("no assignment: {other:?}"),
         }

@@ -84,8 +84,21 @@ impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
         let text = rejection.to_string();
         match rejection {
-            Rejection::UnknownTask(_) | Rejection::UnknownWorker(_) => Self::not_found(text),
-            Rejection::Illegal { .. } => Self::conflict(text),
+            Rejection::UnknownTask(_)
+            | Rejection::UnknownRun(_)
+            | Rejection::UnknownWorker(_)
+            | Rejection::UnknownSchedule(_) => Self::not_found(text),
+            Rejection::Illegal { .. }
+            | Rejection::IllegalRun { .. }
+            | Rejection::PartOfRun(_)
+            | Rejection::NodeAtWork(_)
+            | Rejection::NothingFailed(_)
+            | Rejection::OtherNodes(_)
+            | Rejection::HasStarted(_)
+            | Rejection::NotParallel(_) => Self::conflict(text),
+            Rejection::UnknownNode(_) => Self::field("/from", text),
+            Rejection::Cycle(_) => Self::new(409, "cycle", text),
+            Rejection::JustEnded(_) => Self { retry_after_s: Some(1), ..Self::new(409, "busy", text) },
             Rejection::Stale => Self::new(409, "stale", text),
             Rejection::KeyConflict => Self::new(409, "idempotency_key", text),
             Rejection::Busy => Self { retry_after_s: Some(1), ..Self::new(409, "busy", text) },

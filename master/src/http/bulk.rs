@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
-use agentflow_core::ids::TaskId;
+use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::kernel::{Answer, Request};
 use agentflow_core::limits;
 use agentflow_core::status::Status;
@@ -125,9 +125,10 @@ fn filter(body: BulkBody) -> Result<TaskFilter, Failure> {
         worker: filter.worker,
         labels: labels.into_iter().collect(),
         ids: filter.ids.into_iter().map(TaskId).collect(),
+        run: filter.run.map(RunId),
     };
     if wanted == TaskFilter::default() {
-        let detail = "is empty, which would mean every task; name status, group, worker, label or ids";
+        let detail = "is empty, which would mean every task; name status, group, worker, label, run or ids";
         return Err(Failure::field("/filter", detail));
     }
     if wanted.ids.len() > limits::TASKS_PER_SUBMISSION {

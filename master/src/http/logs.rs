@@ -5,6 +5,7 @@ use std::pin::Pin;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use agentflow_actors::WaitSettled;
+use agentflow_core::event::Subject;
 use agentflow_core::ids::{Attempt, TaskId};
 use agentflow_protocol::Problem;
 use bytes::Bytes;
@@ -51,7 +52,7 @@ pub(crate) async fn logs(master: web::Data<Master>, request: HttpRequest, id: we
     }
     // Both begin before the row is read: what happens in between is not missed.
     let watcher = follow.then(|| master.watchers.watch(id));
-    let settled = follow.then(|| master.handles.events.send(WaitSettled(id)));
+    let settled = follow.then(|| master.handles.events.send(WaitSettled(Subject::Task(id))));
     let state = tasks::record(&master, id).await?.state;
     let attempt = Attempt(query.attempt.unwrap_or(state.attempt.0.max(1)));
     // One that was followed by another grows no more.

@@ -8,9 +8,14 @@ pub(crate) mod answer;
 mod bulk;
 mod event_socket;
 mod events;
+mod keys;
 mod logs;
 mod openapi;
 mod read;
+mod relations;
+mod run_views;
+mod runs;
+mod schedules;
 mod service;
 mod sse;
 mod stats;
@@ -59,7 +64,85 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/api/v2/tasks/{id}/attempts",
         handler: || web::get().to(tasks::attempts),
     },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/tasks/{id}/release",
+        handler: || web::post().to(relations::release),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/tasks/{id}/approve",
+        handler: || web::post().to(relations::approve),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/tasks/{id}/reject",
+        handler: || web::post().to(relations::reject),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/tasks/{id}/relationships",
+        handler: || web::get().to(relations::of_task),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/relationships",
+        handler: || web::post().to(relations::relate),
+    },
+    Route { method: Method::GET, path: "/api/v2/plan", handler: || web::get().to(relations::plan) },
+    Route { method: Method::POST, path: "/api/v2/runs", handler: || web::post().to(runs::start) },
+    Route { method: Method::GET, path: "/api/v2/runs", handler: || web::get().to(runs::list) },
+    Route { method: Method::GET, path: "/api/v2/runs/{id}", handler: || web::get().to(runs::get) },
+    Route { method: Method::GET, path: "/api/v2/runs/{id}/graph", handler: || web::get().to(runs::graph) },
+    Route { method: Method::GET, path: "/api/v2/runs/{id}/why", handler: || web::get().to(runs::why) },
+    Route { method: Method::POST, path: "/api/v2/runs/{id}/pause", handler: || web::post().to(runs::pause) },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/runs/{id}/resume",
+        handler: || web::post().to(runs::resume),
+    },
+    Route { method: Method::POST, path: "/api/v2/runs/{id}/rerun", handler: || web::post().to(runs::rerun) },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/runs/{id}/cancel",
+        handler: || web::post().to(runs::cancel),
+    },
     Route { method: Method::GET, path: "/api/v2/tasks/{id}/logs", handler: || web::get().to(logs::logs) },
+    Route { method: Method::GET, path: "/api/v2/schedules", handler: || web::get().to(schedules::list) },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/schedules/{name}",
+        handler: || web::get().to(schedules::get),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/api/v2/schedules/{name}",
+        handler: || web::put().to(schedules::put),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/api/v2/schedules/{name}",
+        handler: || web::delete().to(schedules::delete),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/schedules/{name}/pause",
+        handler: || web::post().to(schedules::pause),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/schedules/{name}/resume",
+        handler: || web::post().to(schedules::resume),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/schedules/{name}/trigger",
+        handler: || web::post().to(schedules::trigger),
+    },
+    Route { method: Method::GET, path: "/api/v2/keys", handler: || web::get().to(keys::list) },
+    Route { method: Method::GET, path: "/api/v2/keys/{name}", handler: || web::get().to(keys::get) },
+    Route { method: Method::PUT, path: "/api/v2/keys/{name}", handler: || web::put().to(keys::put) },
+    Route { method: Method::DELETE, path: "/api/v2/keys/{name}", handler: || web::delete().to(keys::delete) },
     Route { method: Method::GET, path: "/api/v2/workers", handler: || web::get().to(workers::list) },
     Route {
         method: Method::GET,

@@ -1,9 +1,12 @@
 //! The description of the interface, generated from the handlers and the bodies themselves.
 
-use agentflow_protocol::{Problem, api, submit};
+use agentflow_protocol::{Problem, api, runs as run_bodies, submit};
 use utoipa::OpenApi;
 
-use super::{bulk, events, logs, service, stats, submit as submit_routes, tasks, workers};
+use super::{
+    bulk, events, keys, logs, relations, runs, schedules, service, stats, submit as submit_routes, tasks,
+    workers,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +26,32 @@ use super::{bulk, events, logs, service, stats, submit as submit_routes, tasks, 
         tasks::retry,
         tasks::why,
         tasks::attempts,
+        relations::release,
+        relations::approve,
+        relations::reject,
+        relations::of_task,
+        relations::relate,
+        relations::plan,
+        runs::start,
+        runs::list,
+        runs::get,
+        runs::graph,
+        runs::why,
+        runs::pause,
+        runs::resume,
+        runs::cancel,
+        runs::rerun,
+        schedules::list,
+        schedules::get,
+        schedules::put,
+        schedules::delete,
+        schedules::pause,
+        schedules::resume,
+        schedules::trigger,
+        keys::list,
+        keys::get,
+        keys::put,
+        keys::delete,
         logs::logs,
         workers::list,
         workers::connect,
@@ -38,9 +67,12 @@ use super::{bulk, events, logs, service, stats, submit as submit_routes, tasks, 
         service::document,
         service::page,
     ),
-    components(schemas(submit::TaskBody, api::Ids, api::TaskView, Problem, events::Gap)),
+    components(schemas(submit::TaskBody, run_bodies::RunBody, run_bodies::RerunPreview, api::Ids, api::TaskView, Problem, events::Gap)),
     tags(
         (name = "tasks", description = "Work"),
+        (name = "runs", description = "Workflows at work"),
+        (name = "schedules", description = "What is begun again and again"),
+        (name = "keys", description = "Names that only so many may hold"),
         (name = "workers", description = "Who does it"),
         (name = "events", description = "What happened"),
         (name = "service", description = "The master itself"),

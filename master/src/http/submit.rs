@@ -1,6 +1,7 @@
 //! `POST /tasks`: one task or many, checked here, made by the kernel, answered from what is known.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use actix_web::http::{StatusCode, header};
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::answer::{Answered, Failure, json};
+use super::relations::{self, Predecessors};
 use super::{read, tasks, views};
 use crate::state::Master;
 
@@ -62,7 +64,7 @@ pub(crate) async fn submit(
     }
 }
 
-fn header_key(request: &HttpRequest) -> Result<Option<Cow<'_, str>>, Failure> {
+pub(crate) fn header_key(request: &HttpRequest) -> Result<Option<Cow<'_, str>>, Failure> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
     check_idempotency_key(text)
@@ -103,8 +105,7 @@ async fn one(master: &Master, mut body: TaskBody, header_key: Option<Cow<'_, str
     if let Some(made) = find(master, key).await? {
         return created(master, made.first, made.at, &checked).await;
     }
-    let task = prepare(std::slice::from_ref(&checked));
-    let (first, _, at) = make(master, task, key).await?;
+    let (first, _, at) = make(master, std::slice::from_ref(&checked), key).await?;
     created(master, first, at, &checked).await
 }
 
@@ -119,7 +120,7 @@ async fn many(master: &Master, body: TasksBody, key: Option<Cow<'_, str>>) -> An
     let (first, count) = match find(master, key).await? {
         Some(made) => (made.first, made.count),
         None => {
-            let (first, count, _) = make(master, prepare(&checked), key).await?;
+            let (first, count, _) = make(master, &checked, key).await?;
             (first, count)
         }
     };
@@ -150,7 +151,7 @@ fn check(bodies: Vec<TaskBody>) -> Result<Vec<Checked>, Failure> {
 }
 
 /// Hashes each specification once: neighbours in a batch are mostly equal.
-fn prepare(tasks: &[Checked]) -> Vec<NewTask> {
+fn prepare(tasks: &[Checked], ended: &Predecessors) -> Vec<NewTask> {
     let mut known: Option<(Arc<PreparedSpec>, Arc<str>)> = None;
     let mut new = Vec::with_capacity(tasks.len());
     for task in tasks {
@@ -172,17 +173,19 @@ fn prepare(tasks: &[Checked]) -> Vec<NewTask> {
             priority: task.priority,
             spec,
             not_before: task.not_before,
+            hold: task.hold,
+            needs: ended.of(&task.needs),
         });
     }
     new
 }
 
-fn submit_key(key: &str, form: &str, body: &[u8]) -> SubmitKey {
+pub(crate) fn submit_key(key: &str, form: &str, body: &[u8]) -> SubmitKey {
     SubmitKey { key: KeyHash::of(SCOPE, key.as_bytes()), body: KeyHash::of(form, body) }
 }
 
 /// What the key was used for, as far as the database knows; the kernel knows the last minute.
-async fn find(master: &Master, key: Option<SubmitKey>) -> Result<Option<KeyRow>, Failure> {
+pub(crate) async fn find(master: &Master, key: Option<SubmitKey>) -> Result<Option<KeyRow>, Failure> {
     let Some(key) = key else { return Ok(None) };
     match master.read(move |readers| readers.key(&key.key)).await? {
         Some(row) if row.body != key.body => Err(Rejection::KeyConflict.into()),
@@ -192,10 +195,15 @@ async fn find(master: &Master, key: Option<SubmitKey>) -> Result<Option<KeyRow>,
 
 async fn make(
     master: &Master,
-    tasks: Vec<NewTask>,
+    checked: &[Checked],
     key: Option<SubmitKey>,
 ) -> Result<(TaskId, u32, Wall), Failure> {
-    match master.ask(Request::Submit { tasks, key }).await? {
+    let needs: BTreeSet<TaskId> = checked.iter().flat_map(|task| task.needs.iter().copied()).collect();
+    let answer = relations::with_predecessors(master, &needs, |ended| Request::Submit {
+        tasks: prepare(checked, ended),
+        key,
+    });
+    match answer.await? {
         Answer::Submitted { first, count, at, .. } => Ok((first, count, at)),
         other => Err(tasks::unexpected(&other)),
     }
@@ -203,8 +211,8 @@ async fn make(
 
 /// The answer to one task. It says what the first answer said, also when it is given again.
 async fn created(master: &Master, id: TaskId, at: Wall, checked: &Checked) -> Answered {
-    let view = if checked.spec.payload == Payload::Milestone {
-        // It settles in the step that makes it.
+    let view = if checked.spec.payload == Payload::Milestone || !checked.needs.is_empty() {
+        // It may settle in the step that makes it, or wait.
         tasks::view(master, id).await?
     } else {
         views::new_task(id, at, checked)
@@ -240,8 +248,10 @@ mod tests {
             let body: TaskBody = read_json(json.as_bytes()).expect("JSON");
             body.check("").expect("valid")
         };
-        let tasks =
-            prepare(&[task(r#"{"command":"a"}"#), task(r#"{"command":"a"}"#), task(r#"{"command":"b"}"#)]);
+        let tasks = prepare(
+            &[task(r#"{"command":"a"}"#), task(r#"{"command":"a"}"#), task(r#"{"command":"b"}"#)],
+            &Predecessors::default(),
+        );
         assert!(Arc::ptr_eq(&tasks[0].spec, &tasks[1].spec));
         assert!(!Arc::ptr_eq(&tasks[1].spec, &tasks[2].spec));
         assert!(Arc::ptr_eq(&tasks[0].group, &tasks[2].group));

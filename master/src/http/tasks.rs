@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use actix_web::{HttpRequest, web};
 use agentflow_actors::{GetProgress, WaitSettled};
-use agentflow_core::ids::TaskId;
-use agentflow_core::kernel::{Answer, Request};
+use agentflow_core::event::Subject;
+use agentflow_core::ids::{RunId, TaskId};
+use agentflow_core::kernel::{Again, Answer, Request};
 use agentflow_core::rejection::Rejection;
 use agentflow_core::status::Status;
 use agentflow_core::why::Why;
@@ -16,7 +17,7 @@ use agentflow_schema::{Cursor, TaskFilter, TaskRecord};
 use serde::Deserialize;
 
 use super::answer::{Answered, Failure, ok};
-use super::{read, views};
+use super::{read, run_views, runs, views};
 use crate::state::Master;
 
 /// Tasks on a page unless the client says otherwise.
@@ -31,7 +32,7 @@ pub(crate) struct ListQuery {
     status: Option<String>,
     /// Tasks of this group.
     group: Option<String>,
-    /// Tasks of this run; there are none yet.
+    /// Tasks of this run.
     run: Option<u64>,
     /// Tasks held or settled by this worker.
     worker: Option<String>,
@@ -67,7 +68,7 @@ impl ListQuery {
         let statuses = parts(&self.status).iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
         let labels = parts(&self.label).iter().map(|text| label(text)).collect::<Result<_, _>>()?;
         let (group, worker) = (self.group.clone(), self.worker.clone());
-        Ok(TaskFilter { statuses, group, worker, labels, ids: Vec::new() })
+        Ok(TaskFilter { statuses, group, worker, labels, run: self.run.map(RunId), ..TaskFilter::default() })
     }
 }
 
@@ -80,9 +81,6 @@ pub(crate) async fn list(master: web::Data<Master>, request: HttpRequest) -> Ans
     let filter = query.filter().map_err(wrong)?;
     let cursor: Option<Cursor> = query.cursor.as_deref().map(str::parse).transpose().map_err(wrong)?;
     let limit = read::page_limit(query.limit, USUAL_PAGE)?;
-    if query.run.is_some() {
-        return ok(&TaskPage { tasks: Vec::new(), next_cursor: None });
-    }
     let (tasks, next) = master.read(move |readers| readers.tasks(&filter, cursor, limit)).await?;
     ok(&TaskPage {
         tasks: tasks.into_iter().map(views::summary).collect(),
@@ -101,8 +99,11 @@ pub(crate) async fn get(master: web::Data<Master>, request: HttpRequest, id: web
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Asked before the row is read: what settles in between is not missed.
-        let settled = (!left.is_zero()).then(|| master.handles.events.send(WaitSettled(id)));
-        let record = record(&master, id).await?;
+        let settled = (!left.is_zero()).then(|| master.handles.events.send(WaitSettled(Subject::Task(id))));
+        let record = match master.read(move |readers| readers.task(id)).await? {
+            Some(record) => record,
+            None => return unwritten(&master, id).await,
+        };
         match settled {
             Some(settled) if !record.state.status.is_settled() => {
                 let waited = actix_rt::time::timeout(left, settled);
@@ -113,6 +114,15 @@ pub(crate) async fn get(master: web::Data<Master>, request: HttpRequest, id: web
             }
             _ => return ok(&with_progress(&master, record).await?),
         }
+    }
+}
+
+/// A number that a run has given to a node of which nothing has become yet: the run answers for it.
+async fn unwritten(master: &Master, id: TaskId) -> Answered {
+    let record = master.read(move |readers| readers.run_with_node(id)).await?;
+    match record.and_then(|record| run_views::unwritten_task(&record, id)) {
+        Some(view) => ok(&view),
+        None => Err(Rejection::UnknownTask(id).into()),
     }
 }
 
@@ -151,7 +161,7 @@ pub(crate) async fn retry(
     act(&master, &request, &id, payload, |id| Request::Retry { tasks: vec![id] }, "a retry").await
 }
 
-async fn act(
+pub(crate) async fn act(
     master: &Master,
     request: &HttpRequest,
     id: &str,
@@ -192,7 +202,7 @@ pub(crate) async fn patch(
 }
 
 /// Asks for one task and answers with its new state.
-async fn change(master: &Master, id: TaskId, request: Request, action: &'static str) -> Answered {
+pub(crate) async fn change(master: &Master, id: TaskId, request: Request, action: &'static str) -> Answered {
     match master.ask(request).await? {
         Answer::Changed { mut refused, .. } => match refused.pop() {
             None => ok(&view(master, id).await?),
@@ -203,10 +213,26 @@ async fn change(master: &Master, id: TaskId, request: Request, action: &'static 
                     "the task is {status}; {action} needs one that is not settled"
                 )))
             }
+            // A node of a run: what was skipped because of it follows.
+            Some((_, Rejection::PartOfRun(run))) => {
+                retry_node(master, run, id).await?;
+                ok(&view(master, id).await?)
+            }
             Some((_, rejection)) => Err(rejection.into()),
         },
         other => Err(unexpected(&other)),
     }
+}
+
+async fn retry_node(master: &Master, run: RunId, id: TaskId) -> Result<(), Failure> {
+    let node = record(master, id).await?.run.map(|node| node.node).unwrap_or_default();
+    if node.contains('[') {
+        let whole = node.split('[').next().unwrap_or_default();
+        let detail = format!("the task is an item of node '{whole}' of run {run}; retry that one");
+        return Err(Failure::conflict(detail));
+    }
+    let from = vec![node.as_ref().into()];
+    runs::again(master, Again { run, from, only_skipped: true, change: None }).await
 }
 
 /// The reasons why a task is not running.

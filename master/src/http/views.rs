@@ -1,6 +1,6 @@
 //! From what the core and the database say to what clients read.
 
-use agentflow_core::batch::{AttemptEnd, AttemptRow, TaskState};
+use agentflow_core::batch::{AttemptEnd, AttemptRow, RunNode, TaskState, Waits};
 use agentflow_core::event::Event;
 use agentflow_core::ids::{Seq, TaskId};
 use agentflow_core::kernel::WorkerInfo;
@@ -31,7 +31,22 @@ pub(crate) fn task(record: TaskRecord) -> TaskView {
     view.outputs = outcome.outputs.and_then(|text| serde_json::from_str(&text).ok());
     view.error = outcome.error.map(|error| error.as_ref().to_owned());
     view.spec = spec;
+    (view.run_id, view.node) = in_run(record.run);
     view
+}
+
+fn in_run(node: Option<RunNode>) -> (Option<u64>, Option<String>) {
+    node.map(|node| (node.run.0, node.node.as_ref().to_owned())).unzip()
+}
+
+/// What a task waits for beside workers and time.
+pub(crate) fn waits(waits: Waits) -> &'static str {
+    match waits {
+        Waits::Release => "release",
+        Waits::Approval => "approval",
+        Waits::Parts => "parts",
+        Waits::Room => "room",
+    }
 }
 
 /// A task in a listing.
@@ -39,10 +54,11 @@ pub(crate) fn summary(summary: TaskSummary) -> TaskView {
     let mut view = stand(summary.id, summary.title, summary.created_at, &summary.state);
     view.exit_code = summary.exit_code;
     view.error = summary.error;
+    (view.run_id, view.node) = in_run(summary.run);
     view
 }
 
-fn stand(id: TaskId, title: String, created_at: Wall, state: &TaskState) -> TaskView {
+pub(crate) fn stand(id: TaskId, title: String, created_at: Wall, state: &TaskState) -> TaskView {
     TaskView {
         id: id.0,
         title,
@@ -53,6 +69,9 @@ fn stand(id: TaskId, title: String, created_at: Wall, state: &TaskState) -> Task
         version: 1,
         fence: state.fence.0,
         worker: state.worker.as_deref().map(str::to_owned),
+        run_id: None,
+        node: None,
+        waits: state.waits.map(|what| waits(what).to_owned()),
         cancelling: state.cancelling,
         created_at: created_at.into(),
         ready_at: Some(state.ready_at.into()),
@@ -74,13 +93,16 @@ pub(crate) fn new_task(id: TaskId, at: Wall, checked: &Checked) -> TaskView {
     TaskView {
         id: id.0,
         title: checked.title.clone(),
-        status: Status::Pending,
+        status: if checked.hold { Status::Blocked } else { Status::Pending },
         group: checked.group.clone(),
         priority: checked.priority,
         attempt: 0,
         version: 1,
         fence: 0,
         worker: None,
+        run_id: None,
+        node: None,
+        waits: checked.hold.then(|| waits(Waits::Release).to_owned()),
         cancelling: false,
         created_at: at.into(),
         ready_at: Some(checked.not_before.map_or(at, |time| time.max(at)).into()),
@@ -176,17 +198,21 @@ pub(crate) fn worker(info: WorkerInfo) -> WorkerView {
 
 /// Why a task is not running.
 pub(crate) fn why(why: Why) -> WhyView {
-    let reason = |reason: Reason| ReasonView {
+    WhyView {
+        task_id: why.task.0,
+        status: why.status,
+        reasons: why.reasons.into_iter().map(reason).collect(),
+    }
+}
+
+/// One reason.
+pub(crate) fn reason(reason: Reason) -> ReasonView {
+    ReasonView {
         code: reason.code.to_owned(),
         detail: reason.detail,
         held_by: reason.held_by,
         since: reason.since.map(Timestamp),
         frees: reason.frees,
-    };
-    WhyView {
-        task_id: why.task.0,
-        status: why.status,
-        reasons: why.reasons.into_iter().map(reason).collect(),
     }
 }
 

@@ -2,7 +2,11 @@
 
 mod access;
 mod events;
+mod keys;
 mod protocol;
+mod relations;
+mod runs;
+mod schedules;
 mod shutdown;
 mod socket;
 mod start;

@@ -10,13 +10,15 @@ use diesel::sql_types::BigInt;
 
 use super::Write;
 use super::rows::{
-    AttemptUpsert, KeyInsert, LogUpsert, SegmentInsert, SpecInsert, SpecUse, SubjectInsert, TaskInsert,
-    TaskMention, TaskOutcomeUpdate, TaskUpdate, WorkerUpsert,
+    AttemptUpsert, DefinitionInsert, KeyInsert, KeyLimitRemove, KeyLimitUpsert, LogUpsert, RelationInsert,
+    RunInsert, RunRedefine, RunUpdate, ScheduleRemove, ScheduleUpsert, SegmentInsert, SpecInsert,
+    SpecRemoval, SpecUse, SubjectInsert, TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate,
+    TaskUpdate, WorkerUpsert,
 };
 use crate::columns::{big, small};
 use crate::error::{Error, Kind};
 use crate::events::push_base36;
-use crate::gathered::{Gathered, SEGMENT_EVENTS, TaskEntry};
+use crate::gathered::{Gathered, RunEntry, SEGMENT_EVENTS, TaskEntry};
 
 /// The first statement of every transaction: proves that this master is still in office and that the
 /// log ends where it thinks, and writes the numbers that go on.
@@ -27,6 +29,7 @@ pub(crate) struct Lead {
     head_seq: i64,
     last_batch: i64,
     last_task: i64,
+    last_run: i64,
     settled: [i64; 4],
 }
 
@@ -45,6 +48,7 @@ impl Lead {
             head_seq: big(head.0),
             last_batch: big(decision.0),
             last_task: big(counters.last_task.0),
+            last_run: big(counters.last_run.0),
             settled: [settled.completed, settled.failed, settled.cancelled, settled.skipped].map(big),
         }
     }
@@ -59,6 +63,7 @@ where
             ("UPDATE leadership SET head_seq = ", &self.head_seq),
             (", last_batch = ", &self.last_batch),
             (", last_task = ", &self.last_task),
+            (", last_run = ", &self.last_run),
             (", settled_completed = ", &self.settled[0]),
             (", settled_failed = ", &self.settled[1]),
             (", settled_cancelled = ", &self.settled[2]),
@@ -93,8 +98,12 @@ fn mentions(head: Seq, entry: &TaskEntry) -> String {
 
 /// Writes everything but the leadership, tables in the order of their references.
 pub(crate) fn write_rows(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> Result<(), Error> {
+    write_runs(connection, gathered)?;
     write_specs(connection, gathered)?;
     write_tasks(connection, gathered, head)?;
+    // Only now does no task name it.
+    connection.write(gathered.released.iter().map(|hash| SpecRemoval { hash: &hash.0 }).collect())?;
+    write_relations(connection, gathered)?;
     connection.write(
         gathered
             .attempts
@@ -130,6 +139,8 @@ pub(crate) fn write_rows(connection: &mut impl Write, gathered: &Gathered, head:
             .collect(),
     )?;
     write_workers(connection, gathered)?;
+    write_key_limits(connection, gathered)?;
+    write_schedules(connection, gathered)?;
     connection.write(
         gathered
             .keys
@@ -146,27 +157,122 @@ pub(crate) fn write_rows(connection: &mut impl Write, gathered: &Gathered, head:
     write_events(connection, gathered, head)
 }
 
+fn write_key_limits(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
+    let (mut kept, mut removed) = (vec![], vec![]);
+    for (name, limit) in &gathered.key_limits {
+        match limit {
+            Some(limit) => kept.push(KeyLimitUpsert {
+                name,
+                max_holders: small(limit.limit),
+                rate_count: limit.rate.map(|rate| small(rate.count)),
+                rate_per_ms: limit.rate.map(|rate| big(rate.per_ms)),
+            }),
+            None => removed.push(KeyLimitRemove { name }),
+        }
+    }
+    connection.write(kept)?;
+    connection.write(removed)
+}
+
+fn write_schedules(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
+    let (mut kept, mut removed) = (vec![], vec![]);
+    for (name, row) in &gathered.schedules {
+        match row {
+            Some(row) => kept.push(ScheduleUpsert {
+                name,
+                cron: &row.cron,
+                zone: &row.zone,
+                catch_up: row.catch_up as i32,
+                paused: i32::from(row.paused),
+                next_at: row.next_at.map(|at| at.0),
+                last_at: row.last_at.map(|at| at.0),
+                fired: big(row.fired),
+                created_at: row.created_at.0,
+                body: &row.body,
+            }),
+            None => removed.push(ScheduleRemove { name }),
+        }
+    }
+    connection.write(kept)?;
+    connection.write(removed)
+}
+
+fn write_runs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
+    connection.write(
+        gathered.definitions.iter().map(|(hash, body)| DefinitionInsert { hash: &hash.0, body }).collect(),
+    )?;
+    let (mut births, mut states, mut others) = (vec![], vec![], vec![]);
+    for (id, RunEntry { birth, change, state }) in &gathered.runs {
+        let id = big(id.0);
+        let status = state.status as i32;
+        let revision = small(state.revision);
+        let settled_at = state.settled_at.map(|at| at.0);
+        let error = state.error.as_deref();
+        match birth {
+            Some(birth) => births.push(RunInsert {
+                id,
+                status,
+                revision,
+                first_task: big(birth.first_task.0),
+                nodes: small(birth.nodes),
+                parent: birth.parent.map(|task| big(task.0)),
+                created_at: birth.created_at.0,
+                settled_at,
+                definition: &birth.definition.0,
+                mode: birth.mode,
+                name: &birth.name,
+                error,
+                inputs: &birth.inputs,
+            }),
+            None => states.push(RunUpdate { status, revision, settled_at, error, id }),
+        }
+        if let Some(change) = change {
+            others.push(RunRedefine { definition: &change.definition.0, inputs: &change.inputs, id });
+        }
+    }
+    connection.write(births)?;
+    connection.write(states)?;
+    connection.write(others)
+}
+
 fn write_specs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
-    let uses = |hash| gathered.uses.get(hash).copied().map_or(0, i64::from);
+    let uses = |hash| gathered.uses.get(hash).copied().unwrap_or(0);
     connection.write(
         gathered
             .specs
             .iter()
-            .map(|(hash, body)| SpecInsert { hash: &hash.0, body, uses: uses(hash) })
+            // Fewer uses are no number for a new row, even for one that turns out to be there.
+            .map(|(hash, body)| SpecInsert { hash: &hash.0, body, uses: uses(hash).max(0) })
             .collect(),
     )?;
     connection.write(
         gathered
             .uses
             .iter()
-            .filter(|(hash, _)| !gathered.specs.contains_key(hash))
-            .map(|(hash, uses)| SpecUse { hash: &hash.0, uses: i64::from(*uses) })
+            .filter(|(hash, uses)| **uses < 0 || !gathered.specs.contains_key(hash))
+            .map(|(hash, uses)| SpecUse { hash: &hash.0, uses: *uses })
+            .collect(),
+    )
+}
+
+fn write_relations(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
+    connection.write(
+        gathered
+            .relations
+            .values()
+            .map(|row| RelationInsert {
+                predecessor: big(row.predecessor.0),
+                successor: big(row.successor.0),
+                relation: row.relation as i32,
+                created_at: row.created_at.0,
+            })
             .collect(),
     )
 }
 
 fn write_tasks(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> Result<(), Error> {
     let (mut births, mut states, mut outcomes, mut mentioned) = (vec![], vec![], vec![], vec![]);
+    let mut specs = vec![];
     for (id, entry) in &gathered.tasks {
         let id = big(id.0);
         let segments = mentions(head, entry);
@@ -174,6 +280,9 @@ fn write_tasks(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> R
             mentioned.push(TaskMention { segments, id });
             continue;
         };
+        if let Some(spec) = &entry.spec {
+            specs.push(TaskSpecUpdate { spec: &spec.0, id });
+        }
         match (&entry.birth, &entry.outcome) {
             (Some(birth), outcome) => {
                 let outcome = match outcome {
@@ -204,6 +313,9 @@ fn write_tasks(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> R
                     error: outcome.and_then(|outcome| outcome.error.as_deref()),
                     result: outcome.and_then(|outcome| outcome.result.as_deref()),
                     outputs: outcome.and_then(|outcome| outcome.outputs.as_deref()),
+                    run: birth.run.as_ref().map(|place| big(place.run.0)),
+                    node: birth.run.as_ref().map(|place| &*place.node),
+                    waits: waits(state),
                 });
             }
             (None, OutcomeChange::Keep) => states.push(update(id, state, segments)),
@@ -215,7 +327,12 @@ fn write_tasks(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> R
     connection.write(births)?;
     connection.write(states)?;
     connection.write(outcomes)?;
+    connection.write(specs)?;
     connection.write(mentioned)
+}
+
+fn waits(state: &TaskState) -> i32 {
+    state.waits.map_or(0, |waits| waits as i32)
 }
 
 fn update(id: i64, state: &TaskState, segments: String) -> TaskUpdate<'_> {
@@ -234,6 +351,7 @@ fn update(id: i64, state: &TaskState, segments: String) -> TaskUpdate<'_> {
         settled_at: state.settled_at.map(|at| at.0),
         group_name: &state.group,
         worker: state.worker.as_deref(),
+        waits: waits(state),
         id,
     }
 }
@@ -259,6 +377,7 @@ fn update_with_outcome<'a>(
         settled_at: state.settled_at.map(|at| at.0),
         group_name: &state.group,
         worker: state.worker.as_deref(),
+        waits: waits(state),
         exit_code: outcome.exit_code,
         signal: outcome.signal,
         error: outcome.error.as_deref(),

@@ -67,6 +67,9 @@ row! {
         error: Option<&'a str> => Nullable<Text>,
         result: Option<&'a str> => Nullable<Text>,
         outputs: Option<&'a str> => Nullable<Text>,
+        run: Option<i64> => Nullable<BigInt>,
+        node: Option<&'a str> => Nullable<Text>,
+        waits: i32 => Integer,
     }
 }
 
@@ -88,6 +91,7 @@ row! {
         settled_at: Option<i64> => Nullable<BigInt>,
         group_name: &'a str => Text,
         worker: Option<&'a str> => Nullable<Text>,
+        waits: i32 => Integer,
         id: i64 => BigInt,
     }
 }
@@ -110,6 +114,7 @@ row! {
         settled_at: Option<i64> => Nullable<BigInt>,
         group_name: &'a str => Text,
         worker: Option<&'a str> => Nullable<Text>,
+        waits: i32 => Integer,
         exit_code: Option<i32> => Nullable<Integer>,
         signal: Option<i32> => Nullable<Integer>,
         error: Option<&'a str> => Nullable<Text>,
@@ -125,6 +130,137 @@ row! {
     {
         segments: String => Text,
         id: i64 => BigInt,
+    }
+}
+
+row! {
+    /// Another specification of a task.
+    TaskSpecUpdate<'a> in "tasks",
+    Verb::Update { sqlite: ("spec = ", ""), postgres: "spec = u.spec" },
+    {
+        spec: &'a [u8] => Binary,
+        id: i64 => BigInt,
+    }
+}
+
+row! {
+    /// A specification that tasks have been taken from: it goes with the last one.
+    SpecRemoval<'a> in "task_specs", Verb::Remove { only_if: "uses = 0" },
+    {
+        hash: &'a [u8] => Binary,
+    }
+}
+
+row! {
+    /// A workflow that may be new.
+    DefinitionInsert<'a> in "run_definitions", Verb::Add,
+    {
+        hash: &'a [u8] => Binary,
+        body: &'a str => Text,
+    }
+}
+
+row! {
+    /// A new run.
+    RunInsert<'a> in "runs", NEW,
+    {
+        id: i64 => BigInt,
+        status: i32 => Integer,
+        revision: i32 => Integer,
+        first_task: i64 => BigInt,
+        nodes: i32 => Integer,
+        parent: Option<i64> => Nullable<BigInt>,
+        created_at: i64 => BigInt,
+        settled_at: Option<i64> => Nullable<BigInt>,
+        definition: &'a [u8] => Binary,
+        mode: &'a str => Text,
+        name: &'a str => Text,
+        error: Option<&'a str> => Nullable<Text>,
+        inputs: &'a str => Text,
+    }
+}
+
+row! {
+    /// A run's new state.
+    RunUpdate<'a> in "runs",
+    Verb::Update { sqlite: ("status = ", ""), postgres: "status = u.status" },
+    {
+        status: i32 => Integer,
+        revision: i32 => Integer,
+        settled_at: Option<i64> => Nullable<BigInt>,
+        error: Option<&'a str> => Nullable<Text>,
+        id: i64 => BigInt,
+    }
+}
+
+row! {
+    /// A run's other workflow and inputs.
+    RunRedefine<'a> in "runs",
+    Verb::Update { sqlite: ("definition = ", ""), postgres: "definition = u.definition" },
+    {
+        definition: &'a [u8] => Binary,
+        inputs: &'a str => Text,
+        id: i64 => BigInt,
+    }
+}
+
+row! {
+    /// The limits of a concurrency key.
+    KeyLimitUpsert<'a> in "concurrency_keys",
+    Verb::Insert { conflict: "ON CONFLICT (name) DO UPDATE SET max_holders = excluded.max_holders, \
+        rate_count = excluded.rate_count, rate_per_ms = excluded.rate_per_ms" },
+    {
+        name: &'a str => Text,
+        max_holders: i32 => Integer,
+        rate_count: Option<i32> => Nullable<Integer>,
+        rate_per_ms: Option<i64> => Nullable<BigInt>,
+    }
+}
+
+row! {
+    /// A concurrency key has no limits of its own any more.
+    KeyLimitRemove<'a> in "concurrency_keys", Verb::Remove { only_if: "max_holders > 0" },
+    {
+        name: &'a str => Text,
+    }
+}
+
+row! {
+    /// A schedule as it is now.
+    ScheduleUpsert<'a> in "schedules",
+    Verb::Insert { conflict: "ON CONFLICT (name) DO UPDATE SET cron = excluded.cron, zone = excluded.zone, \
+        catch_up = excluded.catch_up, paused = excluded.paused, next_at = excluded.next_at, \
+        last_at = excluded.last_at, fired = excluded.fired, created_at = excluded.created_at, body = excluded.body" },
+    {
+        name: &'a str => Text,
+        cron: &'a str => Text,
+        zone: &'a str => Text,
+        catch_up: i32 => Integer,
+        paused: i32 => Integer,
+        next_at: Option<i64> => Nullable<BigInt>,
+        last_at: Option<i64> => Nullable<BigInt>,
+        fired: i64 => BigInt,
+        created_at: i64 => BigInt,
+        body: &'a str => Text,
+    }
+}
+
+row! {
+    /// A schedule that is gone.
+    ScheduleRemove<'a> in "schedules", Verb::Remove { only_if: "fired >= 0" },
+    {
+        name: &'a str => Text,
+    }
+}
+
+row! {
+    /// A relation between two tasks that both have their row.
+    RelationInsert in "task_relationships", Verb::Add,
+    {
+        predecessor: i64 => BigInt,
+        successor: i64 => BigInt,
+        relation: i32 => Integer,
+        created_at: i64 => BigInt,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Short ways to make what is written.
 
 use agentflow_core::batch::{
-    AttemptEnd, AttemptRow, Batch, Counters, Outcome, OutcomeChange, SpecRow, TaskBirth, TaskState,
-    TaskWrite, WorkerRow,
+    AttemptEnd, AttemptRow, Batch, Counters, DefinitionRow, Outcome, OutcomeChange, RelationRow, RunBirth,
+    RunNode, RunState, RunWrite, SpecRow, TaskBirth, TaskState, TaskWrite, WorkerRow,
 };
 use agentflow_core::event::{Event, Happening, Subject};
-use agentflow_core::ids::{Attempt, BootId, DecisionNumber, Epoch, Fence, TaskId};
+use agentflow_core::ids::{Attempt, BootId, DecisionNumber, Epoch, Fence, RunId, TaskId};
+use agentflow_core::relation::Relation;
+use agentflow_core::run::RunStatus;
 use agentflow_core::spec::{Payload, Spec};
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
@@ -88,19 +90,20 @@ pub(crate) fn state(status: Status) -> TaskState {
         started_at: held.then_some(Wall(30)),
         settled_at: status.is_settled().then_some(Wall(40)),
         cancelling: false,
+        waits: None,
     }
 }
 
 pub(crate) fn birth(spec: &SpecRow, at: i64) -> Option<Box<TaskBirth>> {
-    Some(Box::new(TaskBirth { spec: spec.hash, title: "A title".into(), created_at: Wall(at) }))
+    Some(Box::new(TaskBirth { spec: spec.hash, title: "A title".into(), created_at: Wall(at), run: None }))
 }
 
 pub(crate) fn new_task(id: u64, spec: &SpecRow, state: TaskState) -> TaskWrite {
-    TaskWrite { id: TaskId(id), birth: birth(spec, 5), state, outcome: OutcomeChange::Keep }
+    TaskWrite { id: TaskId(id), birth: birth(spec, 5), spec: None, state, outcome: OutcomeChange::Keep }
 }
 
 pub(crate) fn changed(id: u64, state: TaskState) -> TaskWrite {
-    TaskWrite { id: TaskId(id), birth: None, state, outcome: OutcomeChange::Keep }
+    TaskWrite { id: TaskId(id), birth: None, spec: None, state, outcome: OutcomeChange::Keep }
 }
 
 pub(crate) fn with_outcome(task: TaskWrite, outcome: Outcome) -> TaskWrite {
@@ -116,7 +119,7 @@ pub(crate) fn event(id: u64, at: i64, happening: Happening) -> Event {
 }
 
 pub(crate) fn created(id: u64) -> Event {
-    event(id, 5, Happening::TaskCreated { group: "default".into(), priority: 50 })
+    event(id, 5, Happening::TaskCreated { group: "default".into(), priority: 50, run: None, node: None })
 }
 
 pub(crate) fn completed(id: u64) -> Event {
@@ -160,5 +163,78 @@ pub(crate) fn creation(decision: u64, ids: std::ops::RangeInclusive<u64>) -> Bat
         specs: vec![spec],
         counters: Counters { last_task: TaskId(*ids.end()), ..Counters::default() },
         ..batch(decision)
+    }
+}
+
+/// A workflow that differs from others by its name only.
+pub(crate) fn definition(name: &str) -> DefinitionRow {
+    let body = format!(r#"{{"name":"{name}"}}"#);
+    DefinitionRow { hash: Spec::hash_of(&body), body: body.into() }
+}
+
+pub(crate) fn run_state(status: RunStatus) -> RunState {
+    RunState {
+        status,
+        revision: 1,
+        settled_at: status.is_settled().then_some(Wall(40)),
+        error: (status == RunStatus::Failed).then(|| "a node failed".into()),
+    }
+}
+
+pub(crate) fn run_birth(definition: &DefinitionRow, first_task: u64, nodes: u32) -> RunBirth {
+    RunBirth {
+        definition: definition.hash,
+        name: "A run".into(),
+        mode: "dag",
+        first_task: TaskId(first_task),
+        nodes,
+        inputs: r#"{"a":1}"#.into(),
+        parent: None,
+        created_at: Wall(5),
+    }
+}
+
+pub(crate) fn new_run(id: u64, birth: RunBirth, state: RunState) -> RunWrite {
+    RunWrite { id: RunId(id), birth: Some(Box::new(birth)), change: None, state }
+}
+
+pub(crate) fn changed_run(id: u64, state: RunState) -> RunWrite {
+    RunWrite { id: RunId(id), birth: None, change: None, state }
+}
+
+pub(crate) fn place(run: u64, node: &str) -> RunNode {
+    RunNode { run: RunId(run), node: node.into() }
+}
+
+/// The same new task, as a node of a run.
+pub(crate) fn as_node(task: TaskWrite, run: u64, node: &str) -> TaskWrite {
+    let birth = task.birth.map(|birth| Box::new(TaskBirth { run: Some(place(run, node)), ..*birth }));
+    TaskWrite { birth, ..task }
+}
+
+/// Creates a run of noops with these tasks as its nodes `n1`, `n2` and so on, in one decision.
+pub(crate) fn run_creation(decision: u64, run: u64, ids: std::ops::RangeInclusive<u64>) -> Batch {
+    let definition = definition(&format!("of run {run}"));
+    let nodes = u32::try_from(ids.clone().count()).expect("few");
+    let spec = noop();
+    Batch {
+        runs: vec![new_run(run, run_birth(&definition, *ids.start(), nodes), run_state(RunStatus::Running))],
+        definitions: vec![definition],
+        tasks: ids
+            .zip(1..)
+            .map(|(id, n)| as_node(new_task(id, &spec, state(Status::Pending)), run, &format!("n{n}")))
+            .collect(),
+        specs: vec![spec],
+        counters: Counters { last_run: RunId(run), ..Counters::default() },
+        ..batch(decision)
+    }
+}
+
+pub(crate) fn relation(predecessor: u64, successor: u64, relation: Relation) -> RelationRow {
+    RelationRow {
+        predecessor: TaskId(predecessor),
+        successor: TaskId(successor),
+        relation,
+        created_at: Wall(5),
     }
 }

@@ -6,7 +6,11 @@ mod commit;
 mod damage;
 mod migrations;
 mod reads;
+mod relations;
 mod retention;
+mod run_retention;
+mod runs;
+mod specs;
 
 /// Makes a test of each function, for each database.
 macro_rules! on_both {

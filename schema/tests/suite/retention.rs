@@ -28,7 +28,7 @@ on_both!(
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
 /// Turns until the round is over.
-fn round(store: &mut Store, now: Wall, before: Wall, limit: usize) -> Vec<Pruned> {
+pub(crate) fn round(store: &mut Store, now: Wall, before: Wall, limit: usize) -> Vec<Pruned> {
     let mut turns = Vec::new();
     loop {
         turns.push(store.writer.prune(store.epoch, now, before, limit).expect("a turn"));
@@ -39,11 +39,11 @@ fn round(store: &mut Store, now: Wall, before: Wall, limit: usize) -> Vec<Pruned
     }
 }
 
-fn settled(id: u64, status: Status, at: i64) -> TaskWrite {
+pub(crate) fn settled(id: u64, status: Status, at: i64) -> TaskWrite {
     changed(id, TaskState { settled_at: Some(Wall(at)), ..state(status) })
 }
 
-fn remaining(database: &TestDatabase) -> Vec<u64> {
+pub(crate) fn remaining(database: &TestDatabase) -> Vec<u64> {
     let readers = Readers::open(database.target()).expect("the writer made it");
     let (ids, _) = readers.task_ids(&TaskFilter::default(), TaskId(0), 1_000).expect("a read");
     ids.into_iter().map(|id| id.0).collect()

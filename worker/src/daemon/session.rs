@@ -9,7 +9,8 @@ use agentflow_core::batch::Outcome;
 use agentflow_core::ids::Epoch;
 use agentflow_core::spec::{OnDisconnect, Payload, RetryOn, Spec};
 use agentflow_protocol::worker::{
-    Assign, AttemptKey, End, Finished, FromWorker, OLDEST_VERSION, ReportBody, ToWorker, VERSION, Welcome,
+    Assign, Assignment, AttemptKey, End, Finished, FromWorker, OLDEST_VERSION, ReportBody, ToWorker, VERSION,
+    Welcome,
 };
 
 use super::{Attempt, Daemon, Phase};
@@ -138,7 +139,7 @@ impl Daemon {
                         Finished { started_at: at, finished_at: at, end, outcome, log_bytes: 0, log_cut: 0 };
                     self.report(key, ReportBody::Finished(Box::new(finished)));
                 }
-                Some(Ok(spec)) => jobs.push(self.hold(key, task.rank, spec)),
+                Some(Ok(spec)) => jobs.push(self.hold(task, spec)),
                 Some(Err(error)) => {
                     let error = format!("this worker does not understand the task: {error}");
                     self.report_unbegun(key, End::Failed(RetryOn::Spawn), Some(error));
@@ -161,11 +162,18 @@ impl Daemon {
         self.attempts.len() as u64 >= 2 * offered
     }
 
-    fn hold(&mut self, key: AttemptKey, rank: i64, spec: &Arc<Spec>) -> Job {
+    fn hold(&mut self, task: &Assignment, spec: &Arc<Spec>) -> Job {
+        let Assignment { key, rank, run, .. } = *task;
         let control = Arc::new(Control::default());
         let log = Arc::new(LogStream::new(&self.log_policy));
-        let job =
-            Job { key, rank, spec: Arc::clone(spec), control: Arc::clone(&control), log: Arc::clone(&log) };
+        let job = Job {
+            key,
+            rank,
+            run,
+            spec: Arc::clone(spec),
+            control: Arc::clone(&control),
+            log: Arc::clone(&log),
+        };
         let attempt = Attempt { key, spec: Arc::clone(spec), control, log, phase: Phase::Waiting };
         self.attempts.insert(key.task, attempt);
         job

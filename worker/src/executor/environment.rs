@@ -12,6 +12,8 @@ use std::process::Command;
 use agentflow_core::spec::Spec;
 use agentflow_protocol::worker::AttemptKey;
 
+use crate::slots::Job;
+
 /// The variable by which leftovers are found.
 pub(crate) const ATTEMPT_KEY: &str = "AGENTFLOW_ATTEMPT_KEY";
 
@@ -58,16 +60,28 @@ impl Environment {
     }
 
     /// Everything of [`Self::apply_base`], and what the contract promises to each attempt.
-    pub(crate) fn apply(&self, command: &mut Command, key: AttemptKey, spec: &Spec) {
-        self.apply_base(command, spec);
+    pub(crate) fn apply(&self, command: &mut Command, job: &Job) {
+        let key = job.key;
+        self.apply_base(command, &job.spec);
         command.env("AGENTFLOW_TASK_ID", key.task.to_string());
-        command.env("AGENTFLOW_RUN_ID", "");
+        command.env("AGENTFLOW_RUN_ID", job.run.map(|run| run.to_string()).unwrap_or_default());
         command.env("AGENTFLOW_ATTEMPT", key.attempt.to_string());
         command.env("AGENTFLOW_FENCE", key.fence.to_string());
         command.env("AGENTFLOW_SOCKET", &self.socket);
         for (variable, suffix) in FILES {
             command.env(variable, self.file(key, suffix));
         }
+    }
+
+    /// Puts the attempt's input where its process finds it.
+    ///
+    /// # Errors
+    /// When the file cannot be written, for people.
+    pub(crate) fn write_input(&self, job: &Job) -> Result<(), String> {
+        let Some(input) = &job.spec.input else { return Ok(()) };
+        let path = self.file(job.key, "input");
+        std::fs::write(&path, input.to_string())
+            .map_err(|error| format!("AGENTFLOW_INPUT cannot be written: {error}"))
     }
 
     /// Where the attempt may write its outputs.

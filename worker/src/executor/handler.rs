@@ -73,14 +73,7 @@ impl Pools {
     }
 
     /// Hands the input to a warm process and waits for its answer.
-    pub(super) fn run(
-        &self,
-        executor: &Executor,
-        job: &Job,
-        scratch: &mut Scratch,
-        name: &str,
-        input: &Value,
-    ) -> Ending {
+    pub(super) fn run(&self, executor: &Executor, job: &Job, scratch: &mut Scratch, name: &str) -> Ending {
         let Some(handler) = self.declared.get(name) else {
             return Ending::failed(RetryOn::Spawn, self.unknown(name));
         };
@@ -95,7 +88,7 @@ impl Pools {
         };
         job.control.begin(warm.group);
         let mut deadlines = Deadlines::new(&job.spec, Instant::now());
-        let talk = warm.talk(executor, job, scratch, input, &mut deadlines);
+        let talk = warm.talk(executor, job, scratch, &mut deadlines);
         // From here no signal reaches the process; one that was sent before has set `stopped`.
         job.control.end();
         let stopped = job.control.stopped();
@@ -200,10 +193,9 @@ impl Warm {
         executor: &Executor,
         job: &Job,
         scratch: &mut Scratch,
-        input: &Value,
         deadlines: &mut Deadlines,
     ) -> io::Result<Talk> {
-        let mut line = input.to_string().into_bytes();
+        let mut line = job.spec.input.as_ref().unwrap_or(&Value::Null).to_string().into_bytes();
         line.push(b'\n');
         let mut unwritten = line.as_slice();
         let mut answer = Vec::new();

@@ -140,7 +140,7 @@ impl Runner for Executor {
         }
         self.post.push(Event::Begun { key: job.key, at });
         let ending = match &job.spec.payload {
-            Payload::Handler { name, input } => self.handlers.run(self, job, scratch, name, input),
+            Payload::Handler { name } => self.handlers.run(self, job, scratch, name),
             Payload::Noop | Payload::Milestone => Ending { end: End::Completed, outcome: Outcome::default() },
             Payload::Shell { .. } | Payload::Exec { .. } | Payload::Script { .. } => {
                 process::run(self, job, scratch)

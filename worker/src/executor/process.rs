@@ -31,7 +31,10 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub(super) fn run(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Ending {
     let mut child = match start(executor, job) {
         Ok(child) => child,
-        Err(error) => return Ending::failed(RetryOn::Spawn, error),
+        Err(error) => {
+            executor.environment.clean(job.key);
+            return Ending::failed(RetryOn::Spawn, error);
+        }
     };
     let group = Pid::from_child(&child);
     executor.groups.add(group);
@@ -92,6 +95,7 @@ fn judge(
 fn start(executor: &Executor, job: &Job) -> Result<Child, String> {
     let spec = &*job.spec;
     let mut command = command(spec)?;
+    executor.environment.write_input(job)?;
     prepare(executor, job, &mut command);
     let mut spawned = command.spawn();
     // A script that may be run but does not say by what.
@@ -106,7 +110,7 @@ fn start(executor: &Executor, job: &Job) -> Result<Child, String> {
 }
 
 fn prepare(executor: &Executor, job: &Job, command: &mut Command) {
-    executor.environment.apply(command, job.key, &job.spec);
+    executor.environment.apply(command, job);
     if let Some(workdir) = &job.spec.workdir {
         command.current_dir(workdir);
     }

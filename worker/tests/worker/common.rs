@@ -342,7 +342,7 @@ impl Master {
         self.say(&ToWorker::Assign(Assign {
             epoch,
             specs: specs.iter().map(raw).collect(),
-            tasks: keys.into_iter().map(|(key, spec)| Assignment { key, spec, rank: 0 }).collect(),
+            tasks: keys.into_iter().map(|(key, spec)| Assignment { key, spec, rank: 0, run: None }).collect(),
         }));
     }
 

@@ -143,7 +143,7 @@ fn a_handler_stays_warm_and_is_replaced_when_it_fails() {
     assert_eq!(master.wait_hello(1).handlers, ["echo"]);
     let spec = |input: &str| {
         let input = serde_json::Value::String(input.to_owned());
-        Spec::new(Payload::Handler { name: "echo".into(), input })
+        Spec { input: Some(input), ..Spec::new(Payload::Handler { name: "echo".into() }) }
     };
     let pid = |task| {
         let finished = master.run(task, spec("hello"));
@@ -170,7 +170,7 @@ fn a_handler_stays_warm_and_is_replaced_when_it_fails() {
     assert!(!is_alive(i32::try_from(second).expect("a number")));
     let third = pid(8);
     assert_ne!(third, second);
-    let unknown = Spec::new(Payload::Handler { name: "other".into(), input: serde_json::Value::Null });
+    let unknown = Spec::new(Payload::Handler { name: "other".into() });
     let error = master.run(9, unknown).outcome.error.expect("an error");
     assert!(error.contains("'other'") && error.contains("echo"), "{error}");
     worker.signal(rustix::process::Signal::TERM);

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use super::classes::queue_key;
+use super::runs::Ended;
 use super::table::TaskTable;
 use super::words::{Assigned, Effect};
 use super::{Kernel, Step};
 use crate::attempt::AttemptKey;
-use crate::batch::{AttemptEnd, AttemptRow, Outcome, OutcomeChange, TaskBirth, TaskState, TaskWrite};
+use crate::batch::{
+    AttemptEnd, AttemptRow, MASTER, Outcome, OutcomeChange, TaskBirth, TaskState, TaskWrite, Waits,
+};
 use crate::event::Happening;
 use crate::ids::TaskId;
 use crate::rejection::Rejection;
 use crate::spec::Payload;
 use crate::status::Status;
 use crate::task::{Command, Hold, Phase, Policy, Task, TaskEvent, WorkerIndex};
-use crate::time::Wall;
+use crate::time::{Mono, Wall};
 
 /// Whether a task is in its class's queue under that key; entries of which this is not so are
 /// husks.
@@ -98,7 +101,7 @@ impl Kernel {
                 self.enqueue(step, id);
             }
             TaskEvent::Adopted { worker, started, .. } => {
-                self.hold(id, *worker);
+                self.hold(id, *worker, None);
                 self.workers[*worker].running += u32::from(*started || after.status() == Status::Running);
                 let worker = Arc::clone(&self.workers[*worker].name);
                 step.task_event(id, Happening::TaskAdopted { attempt: after.attempt, worker });
@@ -113,6 +116,9 @@ impl Kernel {
                 step.task_event(id, Happening::TaskCancelling { attempt: after.attempt });
                 self.tell(step, &after, id, |session, keys| Effect::Cancel { session, keys });
                 self.write(step, id, None, outcome);
+                if matches!(after.phase, Phase::Open(_)) {
+                    self.stop_parts(step, id);
+                }
             }
             TaskEvent::Retrying { delay_ms, error, .. } => {
                 if let Some(hold) = last_hold(&before) {
@@ -133,6 +139,11 @@ impl Kernel {
                 self.write(step, id, None, outcome);
                 self.enqueue(step, id);
             }
+            // A node of a run: its run decides when.
+            TaskEvent::Rewound => {
+                step.task_event(id, Happening::TaskReopened { attempt: after.attempt });
+                self.write(step, id, None, outcome);
+            }
             // The row said when; it need not be written again.
             TaskEvent::Woken => self.enqueue(step, id),
             TaskEvent::Prioritised { .. } => {
@@ -141,6 +152,39 @@ impl Kernel {
                     self.enqueue(step, id);
                 }
             }
+            TaskEvent::Blocked => {
+                step.task_event(id, Happening::TaskBlocked {});
+                self.write(step, id, None, outcome);
+            }
+            TaskEvent::Unblocked { .. } => {
+                step.task_event(id, Happening::TaskUnblocked {});
+                self.write(step, id, None, outcome);
+                if after.is_ready() { self.enqueue(step, id) } else { self.set_wake_timer(step, id) }
+            }
+            // Its row says that it waits; that is all there is to say.
+            TaskEvent::Asked => self.write(step, id, None, outcome),
+            TaskEvent::Approved => {
+                step.task_event(id, Happening::TaskApproved {});
+                self.write(step, id, None, outcome);
+            }
+            TaskEvent::Opened { .. } => {
+                let (worker, attempt, fence) = (MASTER.into(), after.attempt, after.fence);
+                step.task_event(id, Happening::TaskAssigned { worker, attempt, fence });
+                step.task_event(id, Happening::TaskStarted { attempt });
+                self.write(step, id, None, outcome);
+            }
+            TaskEvent::Repeated { .. } => {
+                if let Some(hold) = last_hold(&before) {
+                    self.end_attempt(step, id, &before, hold, AttemptEnd::Completed, kept(&outcome));
+                }
+                step.task_event(id, Happening::TaskRepeating { attempt: before.attempt });
+                self.write(step, id, None, outcome);
+                self.enqueue(step, id);
+                self.next_round(step, id);
+            }
+        }
+        if matches!(after.phase, Phase::Ready(_) | Phase::Delayed(_)) {
+            self.wait_if_paused(step, id);
         }
     }
 
@@ -158,14 +202,15 @@ impl Kernel {
                     self.classes.forget(class, |task, key| task != id && is_waiting(tasks, class, task, key));
                 }
             }
-            (Phase::Blocked | Phase::Delayed(_) | Phase::Settled(_), _) => {}
+            (Phase::Blocked | Phase::Gate | Phase::Open(_) | Phase::Delayed(_) | Phase::Settled(_), _) => {}
         }
     }
 
     /// Puts a task into a worker's hands.
-    fn hold(&mut self, id: TaskId, worker: WorkerIndex) {
+    fn hold(&mut self, id: TaskId, worker: WorkerIndex, begins: Option<Mono>) {
         let Some(entry) = self.tasks.get(id) else { return };
         let requirement = &self.classes.get(entry.class).requirement;
+        self.concurrency.take(id, &requirement.keys, begins);
         let worker = &mut self.workers[worker];
         worker.held.insert(id);
         if !requirement.resources.is_empty() {
@@ -185,10 +230,16 @@ impl Kernel {
             }
         }
         step.hungry.insert(hold.worker);
+        let keys = &self.classes.get(entry.class).requirement.keys;
+        if !keys.is_empty() {
+            for class in self.concurrency.give(id, keys) {
+                self.wake_workers(step, class);
+            }
+        }
     }
 
     fn hand_over(&mut self, step: &mut Step, id: TaskId, worker: WorkerIndex, task: &Task) {
-        self.hold(id, worker);
+        self.hold(id, worker, Some(step.now.mono));
         let Some(entry) = self.tasks.get(id) else { return };
         let prepared = self.specs.get(entry.spec);
         let assigned = Assigned {
@@ -196,6 +247,7 @@ impl Kernel {
             spec: prepared.hash,
             body: Arc::clone(&prepared.body),
             rank: queue_key(task.ready_at, task.priority),
+            run: self.runs.place(id).map(|place| place.run),
         };
         let worker = &mut self.workers[worker];
         worker.outbox.push(assigned);
@@ -226,6 +278,14 @@ impl Kernel {
             _ => AttemptEnd::Failed,
         };
         let outcome = with_error(outcome, error.clone());
+        // What an earlier attempt of a node left is not what it ended with: whoever reads it after a
+        // restart would read something else.
+        let outcome = match outcome {
+            OutcomeChange::Keep if attempt.0 > 0 && self.runs.place(id).is_some() => {
+                OutcomeChange::Set(Box::default())
+            }
+            outcome => outcome,
+        };
         if let Some(hold) = last_hold(before) {
             let hold = Hold { started_at: started_at.or(hold.started_at), ..*hold };
             if end != AttemptEnd::Completed || before.has_history() || hold.has_row {
@@ -237,11 +297,18 @@ impl Kernel {
             match status {
                 Status::Completed => Happening::TaskCompleted { attempt },
                 Status::Cancelled => Happening::TaskCancelled { attempt },
+                Status::Skipped => {
+                    Happening::TaskSkipped { cause: error.unwrap_or_else(|| "unknown".into()) }
+                }
                 _ => Happening::TaskFailed { attempt, error: error.unwrap_or_else(|| "unknown".into()) },
             },
         );
         if let Some(count) = self.counters.settled.of(status) {
             *count += 1;
+        }
+        let place = self.runs.leave_place(id);
+        if place.is_some() || self.relations.contains(id) {
+            step.ended.push_back(Ended { task: id, place, status, outcome: kept(&outcome) });
         }
         // The row keeps where and when the last attempt was.
         self.write_state(
@@ -251,6 +318,11 @@ impl Kernel {
             outcome,
             last_hold(before).map(|hold| Hold { started_at: started_at.or(hold.started_at), ..*hold }),
         );
+        if let (Phase::Open(parts), Some(write)) = (&before.phase, step.batch.tasks.last_mut()) {
+            write.state.worker = Some(MASTER.into());
+            write.state.assigned_at = Some(parts.started_at);
+            write.state.started_at = Some(parts.started_at);
+        }
         if let Some(entry) = self.tasks.remove(id) {
             self.specs.leave(entry.spec);
             self.leave_class(entry.class);
@@ -341,6 +413,21 @@ impl Kernel {
         let Some(entry) = self.tasks.get(id) else { return };
         let task = &entry.task;
         let status = task.status();
+        let parts = match &task.phase {
+            Phase::Open(parts) => Some(*parts),
+            _ => None,
+        };
+        let waits = match &task.phase {
+            Phase::Gate => Some(Waits::Approval),
+            Phase::Open(_) => Some(Waits::Parts),
+            Phase::Blocked if self.relations.is_held(id) => Some(Waits::Release),
+            Phase::Blocked if self.runs.is_approved(id) => Some(Waits::Room),
+            _ => None,
+        };
+        let worker = hold.map(|hold| Arc::clone(&self.workers[hold.worker].name));
+        let started_at = hold.and_then(|hold| hold.started_at).or(parts.map(|parts| parts.started_at));
+        let cancelling =
+            hold.is_some_and(|hold| hold.cancelling) || parts.is_some_and(|parts| parts.cancelling);
         let state = TaskState {
             status,
             group: Arc::clone(&self.classes.get(entry.class).requirement.group),
@@ -349,14 +436,15 @@ impl Kernel {
             fence: task.fence,
             failures: task.failures,
             lost: task.lost,
-            worker: hold.map(|hold| Arc::clone(&self.workers[hold.worker].name)),
+            worker: worker.or(parts.map(|_| MASTER.into())),
             ready_at: task.ready_at,
-            assigned_at: hold.map(|hold| hold.assigned_at),
-            started_at: hold.and_then(|hold| hold.started_at),
+            assigned_at: hold.map(|hold| hold.assigned_at).or(parts.map(|parts| parts.started_at)),
+            started_at,
             settled_at: status.is_settled().then_some(step.now.wall),
-            cancelling: !status.is_settled() && hold.is_some_and(|hold| hold.cancelling),
+            cancelling: !status.is_settled() && cancelling,
+            waits,
         };
-        step.batch.tasks.push(TaskWrite { id, birth, state, outcome });
+        step.batch.tasks.push(TaskWrite { id, birth, spec: None, state, outcome });
     }
 }
 

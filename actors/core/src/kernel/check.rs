@@ -11,6 +11,14 @@ impl Kernel {
     /// # Errors
     /// The first disagreement.
     pub fn check(&self) -> Result<(), String> {
+        self.check_at(None)
+    }
+
+    /// As [`Kernel::check`], at a moment: only then is it known which rates allow more.
+    ///
+    /// # Errors
+    /// The first disagreement.
+    pub fn check_at(&self, now: Option<crate::time::Now>) -> Result<(), String> {
         let mut waiting = std::collections::BTreeMap::new();
         let mut running = std::collections::BTreeMap::new();
         let (mut blocked, mut pending, mut run) = (0, 0, 0);
@@ -35,7 +43,10 @@ impl Kernel {
                     }
                     *running.entry(hold.worker).or_insert(0u32) += u32::from(hold.started_at.is_some());
                 }
-                Phase::Blocked | Phase::Delayed(_) | Phase::Settled(_) => {}
+                Phase::Blocked if self.is_stuck(id) => {
+                    return Err(format!("task {id} is blocked, and nobody will ever unblock it"));
+                }
+                Phase::Blocked | Phase::Gate | Phase::Open(_) | Phase::Delayed(_) | Phase::Settled(_) => {}
             }
         }
         if (blocked, pending, run) != (self.live.blocked, self.live.pending, self.live.running) {
@@ -46,9 +57,33 @@ impl Kernel {
                 return Err(format!("class {class:?}: {} in the queue differ from states", state.waiting()));
             }
         }
-        self.check_workers(&running)?;
+        self.check_workers(&running, now)?;
+        self.check_runs()?;
         if self.specs.len() > self.tasks.len() {
             return Err("a specification outlived its tasks".to_owned());
+        }
+        Ok(())
+    }
+
+    fn is_stuck(&self, id: crate::ids::TaskId) -> bool {
+        let waits_in_run = self.runs.place(id).is_some_and(|place| {
+            self.runs.get(place.run).is_some_and(|run| {
+                let waits = run.graph.status(place.node) == crate::run::NodeStatus::Waiting;
+                run.status == crate::run::RunStatus::Paused || (place.item.is_none() && waits)
+            })
+        });
+        !waits_in_run && !self.relations.waits(id)
+    }
+
+    fn check_runs(&self) -> Result<(), String> {
+        let live = self.tasks.iter().filter(|(id, _)| self.runs.place(*id).is_some()).count();
+        if live != self.runs.places() {
+            return Err(format!("{} places of runs for {live} live tasks", self.runs.places()));
+        }
+        for run in self.runs.iter() {
+            if run.graph.outcome().is_some() {
+                return Err(format!("every node of run {} has ended, and it has not", run.id));
+            }
         }
         Ok(())
     }
@@ -56,6 +91,7 @@ impl Kernel {
     fn check_workers(
         &self,
         running: &std::collections::BTreeMap<crate::task::WorkerIndex, u32>,
+        now: Option<crate::time::Now>,
     ) -> Result<(), String> {
         for (index, worker) in self.workers.iter() {
             let name = &worker.name;
@@ -77,7 +113,12 @@ impl Kernel {
             if worker.has_slot() {
                 for class in worker.served.iter().flatten() {
                     let class = self.classes.get(*class);
-                    if class.waiting() > 0 && class.requirement.resources.fits(&worker.free) {
+                    let keys = &class.requirement.keys;
+                    let has_keys = match now {
+                        Some(now) => self.concurrency.are_free(keys, now.mono),
+                        None => keys.is_empty(),
+                    };
+                    if class.waiting() > 0 && has_keys && class.requirement.resources.fits(&worker.free) {
                         return Err(format!("worker {name} has a free slot while a task waits for it"));
                     }
                 }

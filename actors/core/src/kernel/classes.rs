@@ -27,6 +27,8 @@ pub struct Requirement {
     pub handler: Option<String>,
     /// Whether it must have a sandbox.
     pub sandbox: bool,
+    /// Concurrency keys: not the worker's affair, but what cannot be had blocks nothing else.
+    pub keys: Vec<Arc<str>>,
 }
 
 impl Requirement {
@@ -42,12 +44,14 @@ impl Requirement {
                 _ => None,
             },
             sandbox: spec.sandbox == Sandbox::Required,
+            keys: spec.concurrency_keys.iter().map(|key| key.as_str().into()).collect(),
         }
     }
 
     /// A text that differs whenever the requirement does.
     fn key(&self) -> String {
-        format!("{:?} {:?} {:?} {:?} {}", self.group, self.labels, self.resources, self.handler, self.sandbox)
+        let Self { group, labels, resources, handler, sandbox, keys } = self;
+        format!("{group:?} {labels:?} {resources:?} {handler:?} {sandbox} {keys:?}")
     }
 }
 

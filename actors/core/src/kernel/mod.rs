@@ -22,11 +22,15 @@
 mod apply;
 mod check;
 pub(crate) mod classes;
+mod keys;
 mod parked;
 mod place;
 mod recovery;
+mod relations;
 mod reports;
 mod requests;
+mod runs;
+mod schedules;
 mod sessions;
 mod specs;
 mod submit;
@@ -38,18 +42,22 @@ pub(crate) mod why;
 pub(crate) mod words;
 mod workers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 pub use classes::Requirement;
+pub use keys::KeyInfo;
 pub use recovery::{RecoveryError, RecoveryPlan};
+pub use schedules::{SavedSchedule, Scheduled};
 pub use words::{
-    Answer, Assigned, Effect, Input, LoadedTask, NewTask, Output, PreparedSpec, Reply, Request, Stats,
-    SubmitKey, WorkerInfo,
+    Again, Answer, Assigned, Effect, Input, LoadedRun, LoadedTask, MakeTask, NewRun, NewTask, NodeWhy,
+    Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RunAction, SavedRun, Stats, SubmitKey,
+    WorkerInfo,
 };
 
 use crate::batch::{Batch, Counters};
 use crate::event::{Event, Happening, Subject};
-use crate::ids::{Epoch, TaskId};
+use crate::ids::{Epoch, RunId, TaskId};
 use crate::limits;
 use crate::task::WorkerIndex;
 use crate::time::Now;
@@ -85,12 +93,18 @@ pub struct Kernel {
     classes: classes::ClassTable,
     workers: workers::WorkerTable,
     keys: submit::RecentKeys,
+    concurrency: keys::Keys,
     timers: timers::Timers,
     parked: parked::Parked,
     counters: Counters,
     live: LiveCounts,
     /// Settled tasks on their way from the database, and who asked for each.
     reopening: requests::Reopening,
+    relations: relations::Relations,
+    runs: runs::RunTable,
+    rerunning: runs::Rerunning,
+    schedules: schedules::Schedules,
+    maker: Arc<dyn MakeTask>,
     rebalance_set: bool,
 }
 
@@ -113,6 +127,12 @@ struct Step {
     hungry: BTreeSet<WorkerIndex>,
     /// Classes whose workers are on that list already.
     woken: BTreeSet<classes::ClassIndex>,
+    /// Tasks that have ended in this step, of which somebody may want to know.
+    ended: VecDeque<runs::Ended>,
+    /// Runs that are to be looked at.
+    runs: BTreeSet<RunId>,
+    /// Nodes of runs on which this step has decided.
+    nodes: u32,
 }
 
 impl Step {
@@ -124,6 +144,9 @@ impl Step {
             urgent: false,
             hungry: BTreeSet::new(),
             woken: BTreeSet::new(),
+            ended: VecDeque::new(),
+            runs: BTreeSet::new(),
+            nodes: 0,
         }
     }
 
@@ -133,9 +156,9 @@ impl Step {
 }
 
 impl Kernel {
-    /// An empty population.
+    /// An empty population. `maker` makes the tasks of runs.
     #[must_use]
-    pub fn new(settings: Settings, epoch: Epoch) -> Self {
+    pub fn new(settings: Settings, epoch: Epoch, maker: Arc<dyn MakeTask>) -> Self {
         Self {
             settings,
             epoch,
@@ -144,11 +167,17 @@ impl Kernel {
             classes: classes::ClassTable::default(),
             workers: workers::WorkerTable::default(),
             keys: submit::RecentKeys::default(),
+            concurrency: keys::Keys::default(),
             timers: timers::Timers::default(),
             parked: parked::Parked::default(),
             counters: Counters::default(),
             live: LiveCounts::default(),
             reopening: requests::Reopening::default(),
+            relations: relations::Relations::default(),
+            runs: runs::RunTable::default(),
+            rerunning: runs::Rerunning::default(),
+            schedules: schedules::Schedules::default(),
+            maker,
             rebalance_set: false,
         }
     }
@@ -181,9 +210,11 @@ impl Kernel {
             Input::Goodbye { session } => self.on_goodbye(&mut step, session),
             Input::Disconnected { session } => self.on_disconnected(&mut step, session),
             Input::Loaded { asked, tasks } => self.on_loaded(&mut step, &asked, tasks),
+            Input::RunLoaded { run, loaded } => self.on_run_loaded(&mut step, run, loaded),
             Input::Pruned(removed) => self.on_pruned(removed),
             Input::Tick => self.on_tick(&mut step),
         }
+        self.follow(&mut step);
         self.place(&mut step);
         self.conclude(step)
     }

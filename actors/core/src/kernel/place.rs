@@ -18,6 +18,7 @@ use super::{Kernel, Step};
 use crate::batch::OutcomeChange;
 use crate::ids::TaskId;
 use crate::task::{Command, TaskEvent, WorkerIndex};
+use crate::time::Mono;
 
 /// What a worker's free hands are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Kernel {
             .map(|index| Reverse((self.workers[*index].load(), *index)))
             .collect();
         while let Some(Reverse((_, index))) = takers.pop() {
-            let Some(task) = self.next_for(index, room) else { continue };
+            let Some(task) = self.next_for(index, room, step.now.mono) else { continue };
             let event = TaskEvent::Assigned { worker: index, at: step.now.wall };
             self.happen(step, task, &event, OutcomeChange::Keep);
             if has_room(self, index) {
@@ -74,11 +75,11 @@ impl Kernel {
     }
 
     /// Takes the task that a worker should have next out of its queue.
-    fn next_for(&mut self, index: WorkerIndex, room: Room) -> Option<TaskId> {
+    fn next_for(&mut self, index: WorkerIndex, room: Room, now: Mono) -> Option<TaskId> {
         let groups = self.workers[index].served.len();
         for offset in 0..groups {
             let group = (self.workers[index].turn + offset) % groups;
-            if let Some(class) = self.first_class(index, group, room) {
+            if let Some(class) = self.first_class(index, group, room, now) {
                 self.workers[index].turn = (group + 1) % groups;
                 return self.classes.pop(class);
             }
@@ -88,14 +89,26 @@ impl Kernel {
 
     /// Of a group's classes that the worker can run now, the one whose first task is the most
     /// urgent.
-    fn first_class(&mut self, index: WorkerIndex, group: usize, room: Room) -> Option<ClassIndex> {
+    fn first_class(&mut self, index: WorkerIndex, group: usize, room: Room, now: Mono) -> Option<ClassIndex> {
         let worker = &self.workers[index];
         let mut best: Option<(i64, ClassIndex)> = None;
+        let mut waiting = Vec::new();
         for &class in &worker.served[group] {
             if self.classes.get(class).waiting() == 0 {
                 continue;
             }
-            let resources = &self.classes.get(class).requirement.resources;
+            let requirement = &self.classes.get(class).requirement;
+            if !requirement.keys.is_empty() {
+                // A key is not kept waiting either.
+                if room == Room::Credit {
+                    continue;
+                }
+                if !self.concurrency.are_free(&requirement.keys, now) {
+                    waiting.push(class);
+                    continue;
+                }
+            }
+            let resources = &requirement.resources;
             // What occupies resources is not kept waiting where it would occupy them idly.
             if !resources.is_empty() && (room == Room::Credit || !resources.fits(&worker.free)) {
                 continue;
@@ -107,6 +120,9 @@ impl Kernel {
             {
                 best = Some((key, class));
             }
+        }
+        for class in waiting {
+            self.await_keys(now, class);
         }
         best.map(|(_, class)| class)
     }
@@ -138,7 +154,9 @@ impl Kernel {
 
     /// Counts one live task of a class less; a class without tasks is forgotten everywhere.
     pub(super) fn leave_class(&mut self, class: ClassIndex) {
+        let keys = self.classes.get(class).requirement.keys.clone();
         if self.classes.leave(class) {
+            self.concurrency.leave_class(class, &keys);
             for index in self.workers.indices() {
                 for served in &mut self.workers[index].served {
                     served.retain(|other| *other != class);

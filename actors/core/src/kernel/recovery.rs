@@ -4,20 +4,23 @@
 //! without a kernel; [`Kernel::recover`] carries them out. Rows are snapshots: no history is
 //! replayed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use super::classes::Requirement;
+use super::runs::{LiveNode, SavedRun};
+use super::schedules::SavedSchedule;
 use super::table::Entry;
-use super::words::{Output, PreparedSpec};
+use super::words::{MakeTask, Output, PreparedSpec};
 use super::workers::Worker;
 use super::{Kernel, Settings, Step};
-use crate::batch::{Counters, SpecRow, TaskRow, WorkerRow};
-use crate::ids::{Epoch, SpecHash, TaskId};
+use crate::batch::{Counters, KeyLimitRow, LiveRelation, SpecRow, TaskRow, Waits, WorkerRow};
+use crate::ids::{Epoch, RunId, SpecHash, TaskId};
 use crate::spec::Payload;
 use crate::status::Status;
-use crate::task::{Hold, Phase, Task};
+use crate::task::{Hold, Parts, Phase, Task};
 use crate::time::Now;
 
 /// Rows that no version of this program can have written.
@@ -45,6 +48,10 @@ pub struct RecoveryPlan {
     specs: FxHashMap<SpecHash, Arc<PreparedSpec>>,
     tasks: Vec<Planned>,
     workers: Vec<WorkerRow>,
+    runs: Vec<SavedRun>,
+    relations: Vec<LiveRelation>,
+    key_limits: Vec<KeyLimitRow>,
+    schedules: Vec<SavedSchedule>,
 }
 
 #[derive(Debug)]
@@ -58,6 +65,12 @@ struct Planned {
 enum Place {
     /// It waits for predecessors.
     Blocked,
+    /// It waits for `release`.
+    Kept,
+    /// It waits for an approval.
+    Gate,
+    /// It consists of parts.
+    Open,
     /// It waits, for a worker or for a time.
     Waiting,
     /// A worker has it, as far as we know: it gets a full fresh lease to come back.
@@ -85,10 +98,13 @@ impl RecoveryPlan {
             if !plan.specs.contains_key(&row.spec) {
                 return Err(RecoveryError::SpecMissing(row.id));
             }
-            let place = match (row.state.status, &row.state.worker) {
-                (Status::Blocked, None) => Place::Blocked,
-                (Status::Pending, None) => Place::Waiting,
-                (Status::Pending | Status::Running, Some(_)) if row.state.assigned_at.is_some() => {
+            let place = match (row.state.status, &row.state.worker, row.state.waits) {
+                (Status::Blocked, None, None | Some(Waits::Room)) => Place::Blocked,
+                (Status::Blocked, None, Some(Waits::Release)) => Place::Kept,
+                (Status::Pending, None, Some(Waits::Approval)) => Place::Gate,
+                (Status::Running, Some(_), Some(Waits::Parts)) => Place::Open,
+                (Status::Pending, None, None) => Place::Waiting,
+                (Status::Pending | Status::Running, Some(_), None) if row.state.assigned_at.is_some() => {
                     Place::Held
                 }
                 _ => return Err(RecoveryError::Contradiction(row.id)),
@@ -96,6 +112,29 @@ impl RecoveryPlan {
             plan.tasks.push(Planned { row, place });
         }
         Ok(plan)
+    }
+
+    /// And what ties the tasks together: the runs that have not ended, and the relations of tasks
+    /// that wait.
+    #[must_use]
+    pub fn with_ties(mut self, runs: Vec<SavedRun>, relations: Vec<LiveRelation>) -> Self {
+        self.runs = runs;
+        self.relations = relations;
+        self
+    }
+
+    /// And what is begun again and again.
+    #[must_use]
+    pub fn with_schedules(mut self, schedules: Vec<SavedSchedule>) -> Self {
+        self.schedules = schedules;
+        self
+    }
+
+    /// And the limits of concurrency keys.
+    #[must_use]
+    pub fn with_key_limits(mut self, rows: Vec<KeyLimitRow>) -> Self {
+        self.key_limits = rows;
+        self
     }
 
     /// Live tasks found.
@@ -114,17 +153,29 @@ impl Kernel {
         counters: Counters,
         plan: RecoveryPlan,
         now: Now,
+        maker: Arc<dyn MakeTask>,
     ) -> (Self, Output) {
-        let mut kernel = Self::new(settings, epoch);
+        let mut kernel = Self::new(settings, epoch, maker);
         kernel.counters = counters;
         let mut step = Step::new(now);
+        for row in &plan.key_limits {
+            kernel.concurrency.configure(row);
+        }
         for row in plan.workers {
             kernel.workers.insert(Worker::from_row(row));
         }
+        let mut nodes: BTreeMap<RunId, Vec<LiveNode>> = BTreeMap::new();
         for Planned { row, place } in plan.tasks {
             let Some(spec) = plan.specs.get(&row.spec) else { continue };
+            if let Some((run, node)) = LiveNode::of(&row) {
+                nodes.entry(run).or_default().push(node);
+            }
             kernel.restore(&mut step, row, place, spec);
         }
+        kernel.restore_relations(plan.relations);
+        kernel.restore_runs(&mut step, plan.runs, nodes);
+        kernel.restore_schedules(&mut step, plan.schedules);
+        kernel.follow(&mut step);
         let output = kernel.conclude(step);
         (kernel, output)
     }
@@ -133,7 +184,12 @@ impl Kernel {
         let TaskRow { id, state, created_at, .. } = row;
         let now = step.now;
         let phase = match place {
-            Place::Blocked => Phase::Blocked,
+            Place::Blocked | Place::Kept => Phase::Blocked,
+            Place::Gate => Phase::Gate,
+            Place::Open => Phase::Open(Parts {
+                started_at: state.started_at.unwrap_or(created_at),
+                cancelling: state.cancelling,
+            }),
             // A milestone whose time came while no master was there completes when it is woken:
             // no worker may be given it.
             Place::Waiting if state.ready_at > now.wall || prepared.spec.payload == Payload::Milestone => {
@@ -172,9 +228,14 @@ impl Kernel {
         let class = self.enter_class(step, Requirement::of(&state.group, &prepared.spec));
         let (spec, _) = self.specs.enter(prepared);
         let hold = task.hold().copied();
+        if place == Place::Kept {
+            self.relations.hold(id);
+        }
         let (is_ready, is_delayed) = (task.is_ready(), matches!(task.phase, Phase::Delayed(_)));
         self.tasks.insert(id, Entry { task, spec, class });
         if let Some(hold) = hold {
+            let keys = &self.classes.get(class).requirement.keys;
+            self.concurrency.take(id, keys, None);
             let worker = &mut self.workers[hold.worker];
             worker.held.insert(id);
             worker.running += u32::from(hold.started_at.is_some());

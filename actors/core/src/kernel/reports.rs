@@ -2,10 +2,13 @@
 
 use super::words::Effect;
 use super::{Kernel, Step};
-use crate::attempt::{Finished, Report, ReportBody};
-use crate::batch::{LogRow, OutcomeChange};
+use std::sync::Arc;
+
+use crate::attempt::{End, Finished, Report, ReportBody};
+use crate::batch::{LogRow, Outcome, OutcomeChange};
 use crate::ids::{SessionEpoch, TaskId};
 use crate::rejection::Rejection;
+use crate::spec::RetryOn;
 use crate::task::{Command, WorkerIndex};
 
 impl Kernel {
@@ -33,9 +36,9 @@ impl Kernel {
             }
             ReportBody::Finished(finished) => {
                 let Finished { started_at, end, outcome, log_bytes, log_cut, .. } = *finished;
-                let error = outcome.error.clone();
-                let command =
-                    Command::Finish { attempt: key.attempt, fence: key.fence, end, started_at, error };
+                let (end, error, again) = self.judge_round(key.task, end, &outcome);
+                let (attempt, fence) = (key.attempt, key.fence);
+                let command = Command::Finish { attempt, fence, end, started_at, error, again };
                 let done = self.command(step, key.task, command, OutcomeChange::Set(Box::new(outcome)))?;
                 if done.is_some() && log_bytes > 0 {
                     let row = LogRow { task: key.task, attempt: key.attempt, bytes: log_bytes, cut: log_cut };
@@ -45,6 +48,18 @@ impl Kernel {
             }
         };
         self.command(step, key.task, command, outcome).map(drop)
+    }
+
+    /// What the `loop` of a node makes of an attempt's end: whether it goes round again, or has failed.
+    fn judge_round(&self, task: TaskId, end: End, outcome: &Outcome) -> (End, Option<Arc<str>>, bool) {
+        let error = outcome.error.clone();
+        if end != End::Completed {
+            return (end, error, false);
+        }
+        match self.goes_round(task, outcome) {
+            Ok(again) => (end, error, again),
+            Err(error) => (End::Failed(RetryOn::Error), Some(error), false),
+        }
     }
 
     /// Only the worker that holds a task, or that lost it last, may report on it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::apply::key_of;
 use super::classes::Requirement;
 use super::table;
-use super::words::{Answer, Effect, LoadedTask, Request, Stats};
+use super::words::{Answer, Effect, LoadedTask, PreparedSpec, Request, Stats};
 use super::{Kernel, Step};
 use crate::attempt::AttemptKey;
 use crate::batch::{OutcomeChange, SettledCounts};
@@ -46,6 +46,30 @@ impl Kernel {
             Request::Patch { tasks, priority, group } => {
                 Ok(self.for_each(tasks, |kernel, task| kernel.patch(step, task, priority, group.as_ref())))
             }
+            Request::Release { tasks } => {
+                Ok(self.for_each(tasks, |kernel, task| kernel.release_hold(step, task)))
+            }
+            Request::Approve { task } => self.approve(step, task).map(|()| Answer::Done),
+            Request::Reject { task, reason } => self.reject(step, task, &reason).map(|()| Answer::Done),
+            Request::Relate { predecessor, successor, relation } => {
+                self.relate(step, &predecessor, successor, relation).map(|()| Answer::Done)
+            }
+            Request::StartRun { run, key } => self.on_start_run(step, *run, key),
+            Request::Rerun(again) => {
+                self.on_rerun(step, to, *again);
+                return;
+            }
+            Request::ConfigureKey(row) => self.configure_key(step, row).map(|()| Answer::Done),
+            Request::Keys => Ok(Answer::Keys(self.key_infos())),
+            Request::PutSchedule(schedule) => self.put_schedule(step, *schedule).map(|()| Answer::Done),
+            Request::RemoveSchedule { name } => self.remove_schedule(step, &name).map(|()| Answer::Done),
+            Request::PauseSchedule { name, paused } => {
+                self.pause_schedule(step, &name, paused).map(|()| Answer::Done)
+            }
+            Request::FireSchedule { name } => self.fire_schedule(step, &name).map(|()| Answer::Done),
+            Request::Schedules => Ok(Answer::Schedules(self.schedule_rows())),
+            Request::ControlRun { run, action } => self.control_run(step, run, action),
+            Request::WhyRun { run } => self.why_run(run, step.now).map(Answer::WhyRun),
             Request::Why { task } => self.why(task, step.now).map(|why| Answer::Why(Box::new(why))),
             Request::Stats => Ok(Answer::Stats(Box::new(self.stats()))),
             Request::Workers => Ok(Answer::Workers(self.workers.infos())),
@@ -91,12 +115,22 @@ impl Kernel {
 
     fn regroup(&mut self, step: &mut Step, id: TaskId, group: &Arc<str>) {
         let Some(entry) = self.tasks.get(id) else { return };
-        let old = entry.class;
-        if self.classes.get(old).requirement.group == *group {
+        if self.classes.get(entry.class).requirement.group == *group {
             return;
         }
         let requirement = Requirement::of(group, &self.specs.get(entry.spec).spec);
         let is_ready = entry.task.is_ready();
+        self.reclass(step, id, requirement);
+        self.changed(step, id);
+        if is_ready {
+            self.enqueue(step, id);
+        }
+    }
+
+    /// Has a task require something else; if it is ready, it must be queued again.
+    fn reclass(&mut self, step: &mut Step, id: TaskId, requirement: Requirement) {
+        let Some(entry) = self.tasks.get(id) else { return };
+        let (old, is_ready) = (entry.class, entry.task.is_ready());
         let class = self.enter_class(step, requirement);
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.class = class;
@@ -106,9 +140,15 @@ impl Kernel {
             self.classes.forget(old, |task, key| super::apply::is_waiting(tasks, old, task, key));
         }
         self.leave_class(old);
-        self.changed(step, id);
-        if is_ready {
-            self.enqueue(step, id);
+    }
+
+    /// Has a blocked task require what its new body says.
+    pub(super) fn change_class(&mut self, step: &mut Step, id: TaskId, new: &super::NewTask) {
+        debug_assert!(self.tasks.get(id).is_some_and(|entry| entry.task.phase == Phase::Blocked));
+        self.reclass(step, id, Requirement::of(&new.group, &new.spec.spec));
+        if let Some(entry) = self.tasks.get_mut(id) {
+            entry.task.priority = new.priority;
+            entry.task.ready_at = new.not_before.unwrap_or(step.now.wall);
         }
     }
 
@@ -169,6 +209,9 @@ impl Kernel {
     /// Brings a settled task back to life.
     fn revive(&mut self, step: &mut Step, loaded: LoadedTask) -> Result<(), Rejection> {
         let LoadedTask { row, spec: prepared } = loaded;
+        if let Some(node) = &row.run {
+            return Err(Rejection::PartOfRun(node.run));
+        }
         let (id, state) = (row.id, row.state);
         let task = Task {
             phase: Phase::Settled(state.status),
@@ -189,19 +232,32 @@ impl Kernel {
         }
         let policy = Policy { retry: &prepared.spec.retry, seed: id.0 };
         let Some(event) = task.decide(Command::Retry, policy, step.now.wall)? else { return Ok(()) };
-        if let Some(count) = self.counters.settled.of(state.status) {
-            *count = count.saturating_sub(1);
-        }
-        let class = self.enter_class(step, Requirement::of(&state.group, &prepared.spec));
-        // Its text is in the database for as long as the task is.
-        let (spec, _) = self.specs.enter(&prepared);
-        self.tasks.insert(id, table::Entry { task, spec, class });
+        self.bring_back(step, id, task, state.status, &state.group, &prepared);
         self.happen(step, id, &event, OutcomeChange::Keep);
         if prepared.spec.payload == Payload::Milestone {
             let done = TaskEvent::Settled { status: Status::Completed, started_at: None, error: None };
             self.happen(step, id, &done, OutcomeChange::Keep);
         }
         Ok(())
+    }
+
+    /// Puts a settled task into the table again; something must happen to it at once.
+    pub(super) fn bring_back(
+        &mut self,
+        step: &mut Step,
+        id: TaskId,
+        task: Task,
+        status: Status,
+        group: &Arc<str>,
+        prepared: &Arc<PreparedSpec>,
+    ) {
+        if let Some(count) = self.counters.settled.of(status) {
+            *count = count.saturating_sub(1);
+        }
+        let class = self.enter_class(step, Requirement::of(group, &prepared.spec));
+        // Its text is in the database for as long as the task is.
+        let (spec, _) = self.specs.enter(prepared);
+        self.tasks.insert(id, table::Entry { task, spec, class });
     }
 
     fn drain(&mut self, step: &mut Step, name: &Arc<str>) -> Result<(), Rejection> {

@@ -1,6 +1,12 @@
 //! Scenarios, read from top to bottom. The simulation in `tests/` covers what nobody thought of.
 
 mod found;
+mod keys;
+mod relations;
+mod rerun;
+mod rows;
+mod runs;
+mod schedules;
 
 use std::sync::Arc;
 
@@ -13,6 +19,35 @@ use crate::spec::{Payload, Resources, RetryOn, Spec};
 use crate::status::Status;
 use crate::time::{Mono, Wall};
 
+/// Makes tasks of bodies that are specifications, with a title, a group and a priority beside.
+#[derive(Debug)]
+struct Maker;
+
+impl MakeTask for Maker {
+    fn make(&self, mut body: serde_json::Map<String, serde_json::Value>) -> Result<NewTask, String> {
+        let mut text = |key: &str| body.remove(key).and_then(|value| value.as_str().map(str::to_owned));
+        let (title, group) = (text("title").unwrap_or_default(), text("group"));
+        let spec = serde_json::from_value(body.into()).map_err(|error| error.to_string())?;
+        Ok(NewTask {
+            title: title.into(),
+            group: group.unwrap_or_else(|| "default".to_owned()).into(),
+            priority: 50,
+            spec: Arc::new(PreparedSpec::new(spec)),
+            not_before: None,
+            hold: false,
+            needs: Vec::new(),
+        })
+    }
+
+    fn next_time(&self, cron: &str, _: &str, after: Wall) -> Option<Wall> {
+        cron.parse().ok().map(|ms| after.plus_ms(ms))
+    }
+}
+
+fn maker() -> Arc<dyn MakeTask> {
+    Arc::new(Maker)
+}
+
 /// A kernel with a clock and a store that commits at once.
 struct Bench {
     kernel: Kernel,
@@ -24,7 +59,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            kernel: Kernel::new(Settings::default(), Epoch(1)),
+            kernel: Kernel::new(Settings::default(), Epoch(1), maker()),
             now_ms: 1_000,
             report_no: 0,
             batches: Vec::new(),
@@ -45,7 +80,7 @@ impl Bench {
             self.batches.push(batch);
             effects.extend(self.kernel.step(Input::Committed(decision), self.now()).effects);
         }
-        self.kernel.check().expect("invariants");
+        self.kernel.check_at(Some(self.now())).expect("invariants");
         effects
     }
 
@@ -120,6 +155,8 @@ fn task(change: impl FnOnce(&mut NewTask, &mut Spec)) -> NewTask {
         priority: 50,
         spec: Arc::new(PreparedSpec::new(spec.clone())),
         not_before: None,
+        hold: false,
+        needs: Vec::new(),
     };
     change(&mut new, &mut spec);
     new.spec = Arc::new(PreparedSpec::new(spec));
@@ -354,8 +391,13 @@ fn a_settled_task_is_loaded_to_run_again() {
     assert!(matches!(&effects[..], [Effect::Reply { reply: Ok(Answer::Changed { changed: 0, .. }), .. }]));
     let write = bench.batches.iter().flat_map(|batch| &batch.tasks).next_back().expect("written").clone();
     let spec = plain().spec;
-    let row =
-        crate::batch::TaskRow { id: write.id, spec: spec.hash, created_at: Wall(1), state: write.state };
+    let row = crate::batch::TaskRow {
+        id: write.id,
+        spec: spec.hash,
+        created_at: Wall(1),
+        run: None,
+        state: write.state,
+    };
     let effects = bench.step(Input::Loaded { asked: vec![TaskId(1)], tasks: vec![LoadedTask { row, spec }] });
     assert_eq!(assigned(&effects), [(session, key(1, 2, 2))]);
     let refused = vec![(TaskId(9), Rejection::UnknownTask(TaskId(9)))];
@@ -451,27 +493,8 @@ fn recovery_goes_on_where_the_rows_end() {
     let (session, _) = bench.hello("w1", 1, 1, vec![]);
     bench.submit(vec![plain(), plain(), plain(), plain()]);
     bench.report(session, key(1, 1, 1), ReportBody::Started { at: Wall(5) });
-    let mut rows = std::collections::BTreeMap::new();
-    for write in bench.batches.iter().flat_map(|batch| &batch.tasks) {
-        rows.insert(
-            write.id,
-            crate::batch::TaskRow {
-                id: write.id,
-                spec: plain().spec.hash,
-                created_at: Wall(1),
-                state: write.state.clone(),
-            },
-        );
-    }
-    let specs = bench.batches.iter().flat_map(|batch| batch.specs.clone()).collect();
-    let workers = bench.batches.iter().flat_map(|batch| batch.workers.clone()).collect();
-    let plan = RecoveryPlan::new(rows.into_values().collect(), specs, workers).expect("own rows");
-    let counters = bench.batches.last().expect("some").counters;
     let before = bench.kernel.stats();
-    let (kernel, output) = Kernel::recover(Settings::default(), Epoch(2), counters, plan, bench.now());
-    assert_eq!(output.batch, None);
-    kernel.check().expect("invariants");
-    bench.kernel = kernel;
+    bench.restart();
     assert_eq!(bench.kernel.stats().pending, before.pending);
     assert_eq!(bench.kernel.stats().running, 1);
     // The worker comes back with the running one; the two that it never received are given anew.
@@ -483,7 +506,7 @@ fn recovery_goes_on_where_the_rows_end() {
 
 #[test]
 fn nothing_is_said_before_it_is_durable() {
-    let mut kernel = Kernel::new(Settings::default(), Epoch(1));
+    let mut kernel = Kernel::new(Settings::default(), Epoch(1), maker());
     let now = Now { mono: Mono(0), wall: Wall(0) };
     let ask =
         |kernel: &mut Kernel, n, request| kernel.step(Input::Request { reply: ReplyTo(n), request }, now);

@@ -4,16 +4,17 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use super::{Kernel, Step};
 use crate::batch::OutcomeChange;
-use crate::ids::TaskId;
+use crate::ids::{RunId, TaskId};
 use crate::limits;
 use crate::task::{Command, Phase, WorkerIndex};
 use crate::time::Mono;
 
 /// What to look at.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Timer {
     /// A delayed task may be due.
     Wake(TaskId),
@@ -21,6 +22,12 @@ pub(crate) enum Timer {
     QueueTimeout(TaskId),
     /// A lease may have passed.
     Lease(WorkerIndex),
+    /// A run has more to decide on than fitted into one step.
+    Run(RunId),
+    /// A key's rate may allow another attempt.
+    Key(Arc<str>),
+    /// A schedule's time may have come.
+    Schedule(Arc<str>),
     /// Idle workers may take over what waits at busy ones.
     Rebalance,
 }
@@ -60,6 +67,9 @@ impl Kernel {
                 Timer::Wake(task) => self.wake(step, task),
                 Timer::QueueTimeout(task) => self.expire_queue(step, task),
                 Timer::Lease(worker) => self.check_lease(step, worker),
+                Timer::Key(name) => self.wake_key(step, &name),
+                Timer::Schedule(name) => self.check_schedule(step, &name),
+                Timer::Run(run) => drop(step.runs.insert(run)),
                 Timer::Rebalance => {
                     self.rebalance_set = false;
                     self.rebalance(step);

@@ -4,6 +4,7 @@ use super::workers::Worker;
 use super::{Kernel, Requirement};
 use crate::ids::TaskId;
 use crate::rejection::Rejection;
+use crate::status::Status;
 use crate::task::{Hold, Phase};
 use crate::time::{Now, Wall};
 use crate::why::{Reason, Why};
@@ -17,18 +18,42 @@ impl Kernel {
     /// # Errors
     /// When the task is not live: its row says how it settled.
     pub fn why(&self, id: TaskId, now: Now) -> Result<Why, Rejection> {
-        let entry = self.tasks.get(id).ok_or(Rejection::UnknownTask(id))?;
+        let Some(entry) = self.tasks.get(id) else {
+            let reasons = self.why_unwritten(id).ok_or(Rejection::UnknownTask(id))?;
+            return Ok(Why { task: id, status: Status::Blocked, reasons });
+        };
         let requirement = &self.classes.get(entry.class).requirement;
         let task = &entry.task;
         let reasons = match &task.phase {
-            Phase::Blocked => vec![Reason::new("held", "it waits for predecessors", "their completion")],
+            Phase::Blocked => self.blocked(id),
+            Phase::Gate => vec![self.asked(entry, task.created_at)],
+            Phase::Open(_) => Vec::new(),
             Phase::Delayed(_) => vec![Self::delayed(task.failures, task.ready_at, now)],
-            Phase::Ready(_) => self.unplaced(requirement, task.ready_at),
+            Phase::Ready(_) => {
+                let mut reasons = self.lacking_keys(&requirement.keys, now);
+                if reasons.is_empty() {
+                    reasons = self.unplaced(requirement, task.ready_at);
+                }
+                reasons
+            }
             Phase::Assigned(hold) if hold.started_at.is_some() => Vec::new(),
             Phase::Assigned(hold) => vec![self.handed(hold)],
             Phase::Settled(_) => Vec::new(),
         };
         Ok(Why { task: id, status: task.status(), reasons })
+    }
+
+    fn blocked(&self, id: TaskId) -> Vec<Reason> {
+        let mut reasons = self.blocked_by_relations(id);
+        reasons.extend(self.blocked_in_run(id));
+        reasons
+    }
+
+    fn asked(&self, entry: &super::table::Entry, since: Wall) -> Reason {
+        let question = self.specs.get(entry.spec).spec.description.as_deref().unwrap_or("may it go on?");
+        let what = format!("it waits for an approval: {question}");
+        let frees = "POST /tasks/{id}/approve or /reject";
+        Reason { since: Some(since), ..Reason::new("approval", what, frees) }
     }
 
     fn delayed(failures: u32, ready_at: Wall, now: Now) -> Reason {

@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::keys::KeyInfo;
+use super::schedules::SavedSchedule;
 use crate::attempt::{AttemptKey, Hello, Report};
-use crate::batch::{Batch, KeyHash, SettledCounts, TaskRow};
-use crate::ids::{BootId, DecisionNumber, ReplyTo, SessionEpoch, SpecHash, TaskId};
+use crate::batch::{Batch, KeyHash, KeyLimitRow, ScheduleRow, SettledCounts, TaskRow};
+use crate::ids::{BootId, DecisionNumber, ReplyTo, RunId, SessionEpoch, SpecHash, TaskId};
 use crate::rejection::Rejection;
+use crate::relation::Relation;
 use crate::spec::Spec;
 use crate::time::{Mono, Wall};
-use crate::why::Why;
+use crate::why::{Reason, Why};
+
+pub use super::relations::Predecessor;
+pub use super::runs::{Again, LoadedRun, MakeTask, NewRun, PreparedRun, SavedRun};
 
 /// A specification with the text and hash under which it is kept.
 #[derive(Clone, PartialEq, Debug)]
@@ -52,6 +58,10 @@ pub struct NewTask {
     pub spec: Arc<PreparedSpec>,
     /// Not before then.
     pub not_before: Option<Wall>,
+    /// Whether it waits for `release`.
+    pub hold: bool,
+    /// What it depends on.
+    pub needs: Vec<Predecessor>,
 }
 
 /// An idempotency key with the hash of the body that it came with.
@@ -92,6 +102,78 @@ pub enum Request {
         /// A new group.
         group: Option<Arc<str>>,
     },
+    /// Let held tasks go.
+    Release {
+        /// Which.
+        tasks: Vec<TaskId>,
+    },
+    /// Let a node go on that waits for an approval.
+    Approve {
+        /// Which.
+        task: TaskId,
+    },
+    /// Do not let it go on.
+    Reject {
+        /// Which.
+        task: TaskId,
+        /// Why; may be empty.
+        reason: Box<str>,
+    },
+    /// Have one task come after another.
+    Relate {
+        /// Before.
+        predecessor: Predecessor,
+        /// After.
+        successor: TaskId,
+        /// How.
+        relation: Relation,
+    },
+    /// Begin a run.
+    StartRun {
+        /// What it does.
+        run: Box<NewRun>,
+        /// For the run.
+        key: Option<SubmitKey>,
+    },
+    /// Pause, resume or cancel a run.
+    ControlRun {
+        /// Which.
+        run: RunId,
+        /// What.
+        action: RunAction,
+    },
+    /// Run a part of a run again.
+    Rerun(Box<Again>),
+    /// Say why a run does not go on.
+    WhyRun {
+        /// Which.
+        run: RunId,
+    },
+    /// Set the limits of a concurrency key, or take them away.
+    ConfigureKey(KeyLimitRow),
+    /// List the concurrency keys.
+    Keys,
+    /// Make or change a schedule.
+    PutSchedule(Box<SavedSchedule>),
+    /// Take a schedule away.
+    RemoveSchedule {
+        /// Which.
+        name: Arc<str>,
+    },
+    /// Have a schedule wait, or go on.
+    PauseSchedule {
+        /// Which.
+        name: Arc<str>,
+        /// Whether it waits.
+        paused: bool,
+    },
+    /// Begin what a schedule begins now.
+    FireSchedule {
+        /// Which.
+        name: Arc<str>,
+    },
+    /// List the schedules.
+    Schedules,
     /// Say why a task is not running.
     Why {
         /// Which.
@@ -115,6 +197,28 @@ pub enum Request {
     },
 }
 
+/// What people do with a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunAction {
+    /// Start nothing new.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Stop what runs, and never begin the rest.
+    Cancel,
+}
+
+/// What holds up one node of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeWhy {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its task.
+    pub task: TaskId,
+    /// All of them; empty when it runs.
+    pub reasons: Vec<Reason>,
+}
+
 /// What clients get.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Answer {
@@ -136,6 +240,19 @@ pub enum Answer {
         /// The others.
         refused: Vec<(TaskId, Rejection)>,
     },
+    /// A run was made, or had been made before by the same key.
+    RunStarted {
+        /// Which.
+        run: RunId,
+        /// Whether the key was used before.
+        replayed: bool,
+    },
+    /// The schedules, by name.
+    Schedules(Vec<ScheduleRow>),
+    /// The concurrency keys, by name.
+    Keys(Vec<KeyInfo>),
+    /// The reasons, by node.
+    WhyRun(Vec<NodeWhy>),
     /// The reasons.
     Why(Box<Why>),
     /// The counts.
@@ -257,6 +374,13 @@ pub enum Input {
         /// What there is of it.
         tasks: Vec<LoadedTask>,
     },
+    /// The answer to [`Effect::LoadRun`]; none if there is no such run.
+    RunLoaded {
+        /// What was asked for.
+        run: RunId,
+        /// Its rows.
+        loaded: Option<Box<LoadedRun>>,
+    },
     /// Retention has removed settled tasks.
     Pruned(SettledCounts),
     /// Everything up to that decision is durable.
@@ -276,6 +400,8 @@ pub struct Assigned {
     pub body: Arc<str>,
     /// Its place in the queue: smaller ones begin first at the worker too.
     pub rank: i64,
+    /// The run that it is a part of.
+    pub run: Option<RunId>,
 }
 
 /// What the shell has to do. Effects of a decision come out once it is durable.
@@ -354,6 +480,12 @@ pub enum Effect {
     Load {
         /// Which.
         tasks: Vec<TaskId>,
+    },
+    /// Read a run with its ended tasks and send it back with [`Input::RunLoaded`], after everything
+    /// that is already decided is durable.
+    LoadRun {
+        /// Which.
+        run: RunId,
     },
 }
 

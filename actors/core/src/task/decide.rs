@@ -1,8 +1,9 @@
-//! What a command leads to. Pure; one exhaustive match on the phase for each command.
+//! What a command leads to. Pure; one match on the phase for each command. The table of every
+//! phase against every command is in the tests.
 
 use std::sync::Arc;
 
-use super::{Command, Hold, Phase, Policy, Task, TaskEvent};
+use super::{Command, Hold, Parts, Phase, Policy, Task, TaskEvent};
 use crate::attempt::End;
 use crate::ids::{Attempt, Fence};
 use crate::rejection::Rejection;
@@ -25,20 +26,14 @@ impl Task {
         match command {
             Command::Assign { worker } => self.assign(worker, now).map(Some),
             Command::Start { attempt, fence, at } => self.start(attempt, fence, at),
-            Command::Finish { attempt, fence, end, started_at, error } => {
+            Command::Finish { attempt, fence, end, started_at, error, again } => {
                 let hold = self.held(attempt, fence).ok_or(Rejection::Stale)?;
+                if again && end == End::Completed && !hold.cancelling {
+                    return Ok(Some(TaskEvent::Repeated { at: now }));
+                }
                 Ok(Some(self.finish(hold, end, started_at, error, policy, now)))
             }
-            Command::AskBack => match &self.phase {
-                Phase::Assigned(hold) if hold.started_at.is_some() => {
-                    Err(self.illegal("asking back", "not begun"))
-                }
-                Phase::Assigned(hold) if hold.returning || hold.cancelling => Ok(None),
-                Phase::Assigned(_) => Ok(Some(TaskEvent::AskedBack)),
-                Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) | Phase::Settled(_) => {
-                    Err(self.illegal("asking back", "an assignment"))
-                }
-            },
+            Command::AskBack => self.ask_back(),
             Command::Return { attempt, fence } => match &self.phase {
                 Phase::Assigned(hold) if self.is_current(attempt, fence) => {
                     if hold.cancelling {
@@ -46,77 +41,131 @@ impl Task {
                     }
                     Ok(Some(TaskEvent::Returned))
                 }
-                Phase::Assigned(_)
-                | Phase::Blocked
-                | Phase::Delayed(_)
-                | Phase::Ready(_)
-                | Phase::Settled(_) => Err(Rejection::Stale),
+                _ => Err(Rejection::Stale),
             },
             Command::Lose { reason, may_have_begun } => match &self.phase {
                 Phase::Assigned(hold) => {
                     let counted = may_have_begun || hold.started_at.is_some();
                     Ok(Some(self.lose(hold, reason, counted, policy.retry, now)))
                 }
-                Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) | Phase::Settled(_) => {
-                    Err(self.illegal("losing", "an assignment"))
-                }
+                _ => Err(self.illegal("losing", "an assignment")),
             },
-            Command::Adopt { worker, attempt, fence, started } => match &self.phase {
-                Phase::Assigned(hold) if self.is_current(attempt, fence) && hold.worker == worker => Ok(None),
-                Phase::Ready(Some(orphan)) | Phase::Delayed(Some(orphan))
-                    if self.is_current(attempt, fence) && orphan.hold.worker == worker =>
-                {
-                    Ok(Some(TaskEvent::Adopted { worker, at: now, started }))
-                }
-                Phase::Assigned(_)
-                | Phase::Ready(_)
-                | Phase::Delayed(_)
-                | Phase::Blocked
-                | Phase::Settled(_) => Err(Rejection::Stale),
-            },
-            Command::Cancel => match &self.phase {
-                Phase::Assigned(hold) if hold.cancelling => Ok(None),
-                Phase::Assigned(_) => Ok(Some(TaskEvent::Cancelling)),
-                Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) => {
-                    Ok(Some(settled(Status::Cancelled, None)))
-                }
-                Phase::Settled(_) => Err(self.illegal("cancel", "blocked, pending or running")),
-            },
+            Command::Adopt { worker, attempt, fence, started } => {
+                self.adopt(worker, attempt, fence, started, now)
+            }
+            Command::Cancel => self.cancel(),
             Command::Retry => match &self.phase {
                 Phase::Settled(_) => Ok(Some(TaskEvent::Reopened { at: now })),
-                Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) | Phase::Assigned(_) => {
-                    Err(self.illegal("retry", "completed, failed, cancelled or skipped"))
-                }
+                _ => Err(self.illegal("retry", "completed, failed, cancelled or skipped")),
             },
-            Command::Wake => match &self.phase {
-                Phase::Delayed(_) if now >= self.ready_at => Ok(Some(TaskEvent::Woken)),
-                Phase::Delayed(_)
-                | Phase::Blocked
-                | Phase::Ready(_)
-                | Phase::Assigned(_)
-                | Phase::Settled(_) => Ok(None),
+            Command::Rewind => match &self.phase {
+                Phase::Settled(_) => Ok(Some(TaskEvent::Rewound)),
+                _ => Err(self.illegal("running it again", "completed, failed, cancelled or skipped")),
             },
-            Command::ExpireQueue { queue_timeout_ms } => match &self.phase {
-                Phase::Ready(_) if now >= self.pending_since.plus_ms(queue_timeout_ms) => {
-                    let error = format!("no worker took it within queue_timeout_ms ({queue_timeout_ms} ms)");
-                    Ok(Some(settled(Status::Failed, Some(error.into()))))
-                }
-                Phase::Ready(_)
-                | Phase::Delayed(_)
-                | Phase::Blocked
-                | Phase::Assigned(_)
-                | Phase::Settled(_) => Ok(None),
-            },
+            Command::Wake => {
+                let is_due = matches!(self.phase, Phase::Delayed(_)) && now >= self.ready_at;
+                Ok(is_due.then_some(TaskEvent::Woken))
+            }
+            Command::ExpireQueue { queue_timeout_ms } => Ok(self.expire(queue_timeout_ms, now)),
             Command::Prioritise { priority } => match &self.phase {
-                Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) if priority == self.priority => Ok(None),
-                Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) => {
-                    Ok(Some(TaskEvent::Prioritised { priority }))
+                Phase::Blocked | Phase::Gate | Phase::Delayed(_) | Phase::Ready(_) => {
+                    Ok((priority != self.priority).then_some(TaskEvent::Prioritised { priority }))
                 }
-                Phase::Assigned(_) | Phase::Settled(_) => {
+                Phase::Open(_) | Phase::Assigned(_) | Phase::Settled(_) => {
                     Err(self.illegal("a change", "blocked or pending, and not yet handed to a worker"))
                 }
             },
+            Command::Block => match &self.phase {
+                Phase::Blocked => Ok(None),
+                Phase::Delayed(_) | Phase::Ready(_) => Ok(Some(TaskEvent::Blocked)),
+                Phase::Gate | Phase::Open(_) | Phase::Assigned(_) | Phase::Settled(_) => {
+                    Err(self.illegal("waiting for another", "not begun and not handed to a worker"))
+                }
+            },
+            Command::Unblock => match &self.phase {
+                Phase::Blocked => Ok(Some(TaskEvent::Unblocked { at: now })),
+                _ => Ok(None),
+            },
+            Command::Skip { cause } => match &self.phase {
+                Phase::Blocked | Phase::Gate | Phase::Delayed(_) | Phase::Ready(_) => {
+                    Ok(Some(settled(Status::Skipped, Some(cause))))
+                }
+                Phase::Open(_) | Phase::Assigned(_) | Phase::Settled(_) => {
+                    Err(self.illegal("skipping", "not begun"))
+                }
+            },
+            Command::Ask => match &self.phase {
+                Phase::Blocked => Ok(Some(TaskEvent::Asked)),
+                _ => Err(self.illegal("asking for an approval", "blocked")),
+            },
+            Command::Approve => match &self.phase {
+                Phase::Gate => Ok(Some(TaskEvent::Approved)),
+                _ => Err(self.illegal("approve", "waiting for an approval")),
+            },
+            Command::Reject { reason } => match &self.phase {
+                Phase::Gate => Ok(Some(settled(Status::Failed, Some(reason)))),
+                _ => Err(self.illegal("reject", "waiting for an approval")),
+            },
+            Command::Open => match &self.phase {
+                Phase::Ready(_) | Phase::Blocked => Ok(Some(TaskEvent::Opened { at: now })),
+                _ => Err(self.illegal("beginning its parts", "ready")),
+            },
+            Command::Conclude { error } => match &self.phase {
+                Phase::Open(parts) => Ok(Some(conclude(parts, error))),
+                _ => Err(self.illegal("ending its parts", "open")),
+            },
         }
+    }
+
+    fn ask_back(&self) -> Result<Option<TaskEvent>, Rejection> {
+        match &self.phase {
+            Phase::Assigned(hold) if hold.started_at.is_some() => {
+                Err(self.illegal("asking back", "not begun"))
+            }
+            Phase::Assigned(hold) if hold.returning || hold.cancelling => Ok(None),
+            Phase::Assigned(_) => Ok(Some(TaskEvent::AskedBack)),
+            _ => Err(self.illegal("asking back", "an assignment")),
+        }
+    }
+
+    fn adopt(
+        &self,
+        worker: super::WorkerIndex,
+        attempt: Attempt,
+        fence: Fence,
+        started: bool,
+        now: Wall,
+    ) -> Result<Option<TaskEvent>, Rejection> {
+        match &self.phase {
+            Phase::Assigned(hold) if self.is_current(attempt, fence) && hold.worker == worker => Ok(None),
+            Phase::Ready(Some(orphan)) | Phase::Delayed(Some(orphan))
+                if self.is_current(attempt, fence) && orphan.hold.worker == worker =>
+            {
+                Ok(Some(TaskEvent::Adopted { worker, at: now, started }))
+            }
+            _ => Err(Rejection::Stale),
+        }
+    }
+
+    fn cancel(&self) -> Result<Option<TaskEvent>, Rejection> {
+        match &self.phase {
+            Phase::Assigned(Hold { cancelling: true, .. }) | Phase::Open(Parts { cancelling: true, .. }) => {
+                Ok(None)
+            }
+            Phase::Assigned(_) | Phase::Open(_) => Ok(Some(TaskEvent::Cancelling)),
+            Phase::Blocked | Phase::Gate | Phase::Delayed(_) | Phase::Ready(_) => {
+                Ok(Some(settled(Status::Cancelled, None)))
+            }
+            Phase::Settled(_) => Err(self.illegal("cancel", "blocked, pending or running")),
+        }
+    }
+
+    fn expire(&self, queue_timeout_ms: u64, now: Wall) -> Option<TaskEvent> {
+        let is_over = self.is_ready() && now >= self.pending_since.plus_ms(queue_timeout_ms);
+        is_over.then(|| {
+            let error = format!("no worker took it within queue_timeout_ms ({queue_timeout_ms} ms)");
+            settled(Status::Failed, Some(error.into()))
+        })
     }
 
     /// Whether a report speaks of the latest assignment. This is the fence check.
@@ -140,9 +189,7 @@ impl Task {
     fn assign(&self, worker: super::WorkerIndex, now: Wall) -> Result<TaskEvent, Rejection> {
         match &self.phase {
             Phase::Ready(_) => Ok(TaskEvent::Assigned { worker, at: now }),
-            Phase::Blocked | Phase::Delayed(_) | Phase::Assigned(_) | Phase::Settled(_) => {
-                Err(self.illegal("an assignment", "ready"))
-            }
+            _ => Err(self.illegal("an assignment", "ready")),
         }
     }
 
@@ -151,9 +198,7 @@ impl Task {
             Phase::Assigned(hold) if self.is_current(attempt, fence) => {
                 Ok(hold.started_at.is_none().then_some(TaskEvent::Started { at }))
             }
-            Phase::Assigned(_) | Phase::Blocked | Phase::Delayed(_) | Phase::Ready(_) | Phase::Settled(_) => {
-                Err(Rejection::Stale)
-            }
+            _ => Err(Rejection::Stale),
         }
     }
 
@@ -229,6 +274,16 @@ impl Task {
 
 fn settled(status: Status, error: Option<Arc<str>>) -> TaskEvent {
     TaskEvent::Settled { status, started_at: None, error }
+}
+
+/// The end of a task that consists of others.
+fn conclude(parts: &Parts, error: Option<Arc<str>>) -> TaskEvent {
+    let status = match &error {
+        _ if parts.cancelling => Status::Cancelled,
+        Some(_) => Status::Failed,
+        None => Status::Completed,
+    };
+    TaskEvent::Settled { status, started_at: Some(parts.started_at), error }
 }
 
 /// A number in 0..1 that looks random: the finaliser of splitmix64.

@@ -1,8 +1,9 @@
 //! Applies what was decided. Total: an event that does not fit the phase leaves it as it is, which
 //! cannot happen to events that `decide` made from it.
 
-use super::{Hold, Orphan, Phase, Task, TaskEvent};
+use super::{Hold, Orphan, Parts, Phase, Task, TaskEvent};
 use crate::ids::Attempt;
+use crate::time::Wall;
 
 impl Task {
     /// Applies an event.
@@ -58,11 +59,11 @@ impl Task {
                     has_row: true,
                 });
             }
-            TaskEvent::Cancelling => {
-                if let Phase::Assigned(hold) = &mut self.phase {
-                    hold.cancelling = true;
-                }
-            }
+            TaskEvent::Cancelling => match &mut self.phase {
+                Phase::Assigned(hold) => hold.cancelling = true,
+                Phase::Open(parts) => parts.cancelling = true,
+                _ => {}
+            },
             TaskEvent::Retrying { delay_ms, ready_at, .. } => {
                 self.failures += 1;
                 self.ready_at = *ready_at;
@@ -77,12 +78,41 @@ impl Task {
                 self.pending_since = *at;
                 self.phase = Phase::Ready(None);
             }
+            TaskEvent::Rewound => {
+                self.failures = 0;
+                self.lost = 0;
+                self.phase = Phase::Blocked;
+            }
             TaskEvent::Woken => {
                 if let Phase::Delayed(orphan) = &mut self.phase {
                     self.phase = Phase::Ready(orphan.take());
                 }
             }
             TaskEvent::Prioritised { priority } => self.priority = *priority,
+            TaskEvent::Blocked => self.phase = Phase::Blocked,
+            TaskEvent::Asked => self.phase = Phase::Gate,
+            TaskEvent::Approved => self.phase = Phase::Blocked,
+            TaskEvent::Unblocked { at } => self.become_ready(*at),
+            TaskEvent::Opened { at } => {
+                self.attempt = self.attempt.next();
+                self.fence = self.fence.next();
+                self.phase = Phase::Open(Parts { started_at: *at, cancelling: false });
+            }
+            TaskEvent::Repeated { at } => {
+                // At once, even if the clock was set back meanwhile.
+                self.failures = 0;
+                self.ready_at = *at;
+                self.pending_since = *at;
+                self.phase = Phase::Ready(None);
+            }
         }
+    }
+
+    /// From now on, or from a later time that was asked for.
+    fn become_ready(&mut self, at: Wall) {
+        let is_later = self.ready_at > at;
+        self.ready_at = self.ready_at.max(at);
+        self.pending_since = self.ready_at;
+        self.phase = if is_later { Phase::Delayed(None) } else { Phase::Ready(None) };
     }
 }

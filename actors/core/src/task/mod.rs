@@ -50,8 +50,12 @@ pub struct Task {
 /// Where a task stands, with what is known only there.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Phase {
-    /// Waits for predecessors.
+    /// Waits for predecessors, or for `release`, or for its run to go on.
     Blocked,
+    /// Waits for somebody's approval.
+    Gate,
+    /// The master itself is at it: it consists of items or of a child run.
+    Open(Parts),
     /// Waits for `ready_at`.
     Delayed(Option<Box<Orphan>>),
     /// Waits for a worker.
@@ -60,6 +64,15 @@ pub enum Phase {
     Assigned(Hold),
     /// Done.
     Settled(Status),
+}
+
+/// A task that consists of others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parts {
+    /// Since when.
+    pub started_at: Wall,
+    /// It was told to stop: its parts are.
+    pub cancelling: bool,
 }
 
 /// An attempt in the hands of a worker.
@@ -116,6 +129,8 @@ pub enum Command {
         started_at: Wall,
         /// Why it failed.
         error: Option<Arc<str>>,
+        /// If it ended well: whether its `loop` goes round again.
+        again: bool,
     },
     /// Ask its worker to give it back.
     AskBack,
@@ -149,6 +164,8 @@ pub enum Command {
     Cancel,
     /// Run it again.
     Retry,
+    /// Have it wait to be run again.
+    Rewind,
     /// Its time may have come.
     Wake,
     /// It may have waited too long.
@@ -160,6 +177,31 @@ pub enum Command {
     Prioritise {
         /// 0 to 100.
         priority: u8,
+    },
+    /// Have it wait for something.
+    Block,
+    /// What it waited for has come.
+    Unblock,
+    /// Never run it.
+    Skip {
+        /// Because of what.
+        cause: Arc<str>,
+    },
+    /// Have somebody be asked whether it may go on.
+    Ask,
+    /// Let it go on.
+    Approve,
+    /// Do not let it go on.
+    Reject {
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// Begin its parts.
+    Open,
+    /// Its parts are over.
+    Conclude {
+        /// Why it failed, if it did.
+        error: Option<Arc<str>>,
     },
 }
 
@@ -225,12 +267,35 @@ pub enum TaskEvent {
         /// When.
         at: Wall,
     },
+    /// It was settled and waits to be run again.
+    Rewound,
     /// Its time has come.
     Woken,
     /// Its priority changed.
     Prioritised {
         /// 0 to 100.
         priority: u8,
+    },
+    /// It waits for something.
+    Blocked,
+    /// It waits no more.
+    Unblocked {
+        /// When.
+        at: Wall,
+    },
+    /// Somebody is asked whether it may go on.
+    Asked,
+    /// It may go on, as soon as its run has room for it.
+    Approved,
+    /// Its parts have begun.
+    Opened {
+        /// When.
+        at: Wall,
+    },
+    /// It ended well, and its `loop` goes round again.
+    Repeated {
+        /// When.
+        at: Wall,
     },
 }
 
@@ -266,7 +331,8 @@ impl Task {
     pub fn status(&self) -> Status {
         match &self.phase {
             Phase::Blocked => Status::Blocked,
-            Phase::Delayed(_) | Phase::Ready(_) => Status::Pending,
+            Phase::Gate | Phase::Delayed(_) | Phase::Ready(_) => Status::Pending,
+            Phase::Open(_) => Status::Running,
             Phase::Assigned(hold) if hold.started_at.is_some() => Status::Running,
             Phase::Assigned(_) => Status::Pending,
             Phase::Settled(status) => *status,
@@ -295,6 +361,12 @@ impl Task {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready(_))
+    }
+
+    /// Whether it waits in no queue and in no hands: for predecessors, a time or an approval.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        matches!(self.phase, Phase::Blocked | Phase::Gate | Phase::Delayed(_))
     }
 
     /// Whether anything beside a first attempt that succeeds has happened to it, so that its

@@ -36,6 +36,8 @@ fn phases() -> Vec<(&'static str, Task)> {
     };
     vec![
         ("blocked", with(Phase::Blocked)),
+        ("gate", with(Phase::Gate)),
+        ("open", with(Phase::Open(Parts { started_at: Wall(6), cancelling: false }))),
         ("delayed", with(Phase::Delayed(None))),
         ("ready", with(Phase::Ready(None))),
         ("orphaned", with(Phase::Ready(orphan()))),
@@ -56,6 +58,16 @@ fn finish(end: End, fence: u64) -> Command {
         end,
         started_at: Wall(6),
         error: Some("exit code 1".into()),
+        again: false,
+    }
+}
+
+fn again(end: End) -> Command {
+    match finish(end, 3) {
+        Command::Finish { attempt, fence, end, started_at, error, .. } => {
+            Command::Finish { attempt, fence, end, started_at, error, again: true }
+        }
+        other => other,
     }
 }
 
@@ -77,9 +89,21 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("adopt-other", Command::Adopt { worker: W2, attempt, fence, started: true }),
         ("cancel", Command::Cancel),
         ("retry", Command::Retry),
+        ("rewind", Command::Rewind),
         ("wake", Command::Wake),
         ("expire", Command::ExpireQueue { queue_timeout_ms: 0 }),
         ("prioritise", Command::Prioritise { priority: 75 }),
+        ("again", again(End::Completed)),
+        ("again-failed", again(End::Failed(RetryOn::Error))),
+        ("block", Command::Block),
+        ("unblock", Command::Unblock),
+        ("skip", Command::Skip { cause: "why".into() }),
+        ("ask", Command::Ask),
+        ("approve", Command::Approve),
+        ("reject", Command::Reject { reason: "why".into() }),
+        ("open", Command::Open),
+        ("conclude", Command::Conclude { error: None }),
+        ("conclude-bad", Command::Conclude { error: Some("why".into()) }),
     ]
 }
 
@@ -104,6 +128,8 @@ fn word(task: &Task, command: Command, retry: &RetryPolicy) -> String {
                     Phase::Assigned(hold) if hold.started_at.is_some() => "running".into(),
                     Phase::Assigned(_) => "handed".into(),
                     Phase::Blocked => "blocked".into(),
+                    Phase::Gate => "gate".into(),
+                    Phase::Open(_) => "open".into(),
                     Phase::Settled(status) => status.word().into(),
                 },
             }
@@ -113,34 +139,46 @@ fn word(task: &Task, command: Command, retry: &RetryPolicy) -> String {
 
 #[test]
 fn every_phase_against_every_command() {
-    // Rows: commands. Columns: blocked delayed ready orphaned handed running stopping, and the
-    // four settled ones, which all answer alike.
+    // Rows: commands. Columns: blocked gate open delayed ready orphaned handed running stopping,
+    // and the four settled ones, which all answer alike.
     let expected = "
-        assign         illegal illegal handed    handed    illegal   illegal   illegal   illegal
-        start          stale   stale   stale     stale     running   -         -         stale
-        start-stale    stale   stale   stale     stale     stale     stale     stale     stale
-        complete       stale   stale   stale     completed completed completed completed stale
-        complete-stale stale   stale   stale     stale     stale     stale     stale     stale
-        fail           stale   stale   stale     delayed   delayed   delayed   cancelled stale
-        stopped        stale   stale   stale     ready     orphaned  orphaned  cancelled stale
-        interrupted    stale   stale   stale     ready     orphaned  orphaned  cancelled stale
-        ask-back       illegal illegal illegal   illegal   asked     illegal   illegal   illegal
-        return         stale   stale   stale     stale     ready     ready     cancelled stale
-        lose           illegal illegal illegal   illegal   orphaned  orphaned  cancelled illegal
-        adopt          stale   stale   stale     running   -         -         -         stale
-        adopt-other    stale   stale   stale     stale     stale     stale     stale     stale
-        cancel         cancelled cancelled cancelled cancelled stopping stopping -       illegal
-        retry          illegal illegal illegal   illegal   illegal   illegal   illegal   ready
-        wake           -       ready   -         -         -         -         -         -
-        expire         -       -       failed    failed    -         -         -         -
-        prioritise     changed changed changed   changed   illegal   illegal   illegal   illegal";
+        assign         illegal illegal illegal illegal handed    handed    illegal   illegal   illegal   illegal
+        start          stale   stale   stale   stale   stale     stale     running   -         -         stale
+        start-stale    stale   stale   stale   stale   stale     stale     stale     stale     stale     stale
+        complete       stale   stale   stale   stale   stale     completed completed completed completed stale
+        complete-stale stale   stale   stale   stale   stale     stale     stale     stale     stale     stale
+        fail           stale   stale   stale   stale   stale     delayed   delayed   delayed   cancelled stale
+        stopped        stale   stale   stale   stale   stale     ready     orphaned  orphaned  cancelled stale
+        interrupted    stale   stale   stale   stale   stale     ready     orphaned  orphaned  cancelled stale
+        ask-back       illegal illegal illegal illegal illegal   illegal   asked     illegal   illegal   illegal
+        return         stale   stale   stale   stale   stale     stale     ready     ready     cancelled stale
+        lose           illegal illegal illegal illegal illegal   illegal   orphaned  orphaned  cancelled illegal
+        adopt          stale   stale   stale   stale   stale     running   -         -         -         stale
+        adopt-other    stale   stale   stale   stale   stale     stale     stale     stale     stale     stale
+        cancel         cancelled cancelled stopping cancelled cancelled cancelled stopping stopping -    illegal
+        retry          illegal illegal illegal illegal illegal   illegal   illegal   illegal   illegal   ready
+        rewind         illegal illegal illegal illegal illegal   illegal   illegal   illegal   illegal   blocked
+        wake           -       -       -       ready   -         -         -         -         -         -
+        expire         -       -       -       -       failed    failed    -         -         -         -
+        prioritise     changed changed illegal changed changed   changed   illegal   illegal   illegal   illegal
+        again          stale   stale   stale   stale   stale     ready     ready     ready     completed stale
+        again-failed   stale   stale   stale   stale   stale     delayed   delayed   delayed   cancelled stale
+        block          -       illegal illegal blocked blocked   blocked   illegal   illegal   illegal   illegal
+        unblock        ready   -       -       -       -         -         -         -         -         -
+        skip           skipped skipped illegal skipped skipped   skipped   illegal   illegal   illegal   illegal
+        ask            gate    illegal illegal illegal illegal   illegal   illegal   illegal   illegal   illegal
+        approve        illegal blocked  illegal illegal illegal   illegal   illegal   illegal   illegal   illegal
+        reject         illegal failed  illegal illegal illegal   illegal   illegal   illegal   illegal   illegal
+        open           open    illegal illegal illegal open      open      illegal   illegal   illegal   illegal
+        conclude       illegal illegal completed illegal illegal illegal   illegal   illegal   illegal   illegal
+        conclude-bad   illegal illegal failed  illegal illegal   illegal   illegal   illegal   illegal   illegal";
     let retry = RetryPolicy { max: 5, ..RetryPolicy::default() };
     let mut lines = expected.lines().filter(|line| !line.trim().is_empty());
     for (name, command) in commands() {
         let line: Vec<&str> = lines.next().expect("a line for each command").split_whitespace().collect();
         assert_eq!(line[0], name);
         for (column, (phase, task)) in phases().into_iter().enumerate() {
-            let want = line[1 + column.min(7)];
+            let want = line[1 + column.min(9)];
             assert_eq!(word(&task, command.clone(), &retry), want, "{name} on {phase}");
         }
     }
@@ -167,7 +205,7 @@ fn retries_end_and_wait_longer_each_time() {
         step(Command::Assign { worker: W1 });
         let (attempt, fence) = (task.attempt, task.fence);
         let end = End::Failed(RetryOn::Error);
-        let failed = Command::Finish { attempt, fence, end, started_at: now, error: None };
+        let failed = Command::Finish { attempt, fence, end, started_at: now, error: None, again: false };
         if let Some(event) = task.decide(failed, policy, now).expect("legal") {
             task.evolve(&event);
             if let TaskEvent::Retrying { delay_ms, .. } = event {
@@ -195,6 +233,7 @@ fn jitter_only_shortens() {
             end: End::Failed(RetryOn::Error),
             started_at: Wall(0),
             error: None,
+            again: false,
         };
         let event = task.decide(command, Policy { retry: &retry, seed }, Wall(0)).expect("legal");
         let Some(TaskEvent::Retrying { delay_ms, .. }) = event else { panic!("{event:?}") };
@@ -242,7 +281,8 @@ fn any_command() -> impl Strategy<Value = Command> {
             fence: Fence(f),
             end,
             started_at: Wall(1),
-            error: None
+            error: None,
+            again: a == 3,
         }),
         Just(Command::AskBack),
         numbers.clone().prop_map(|(a, f)| Command::Return { attempt: Attempt(a), fence: Fence(f) }),
@@ -257,6 +297,11 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just(Command::Wake),
         Just(Command::ExpireQueue { queue_timeout_ms: 0 }),
         (0u8..=100).prop_map(|priority| Command::Prioritise { priority }),
+        Just(Command::Block),
+        Just(Command::Unblock),
+        Just(Command::Skip { cause: "why".into() }),
+        Just(Command::Open),
+        Just(Command::Conclude { error: None }),
     ]
 }
 

@@ -1,11 +1,12 @@
 //! The checks of a task's fields, one error for each that is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use agentflow_core::ids::TaskId;
 use agentflow_core::limits;
 use agentflow_core::spec::{Payload, Resources, RetryPolicy};
 
-use super::{ResourcesBody, RetryBody, TaskBody, check_idempotency_key, check_name};
+use super::{ResourcesBody, RetryBody, TaskBody, TaskRef, check_idempotency_key, check_name};
 use crate::problem::FieldError;
 
 /// Collects the errors of one body.
@@ -130,7 +131,6 @@ impl Check<'_> {
             ("path", body.path.is_some()),
             ("args", body.args.is_some()),
             ("name", body.name.is_some()),
-            ("input", body.input.is_some()),
         ]
         .into_iter()
         .filter_map(|(field, present)| present.then_some(field))
@@ -149,7 +149,7 @@ impl Check<'_> {
             "shell" => &["command"],
             "exec" => &["argv"],
             "script" => &["path", "args"],
-            "handler" => &["name", "input"],
+            "handler" => &["name"],
             "noop" => &[],
             "agent" | "skill" => {
                 self.wrong("kind", format!("'{kind}' is not served by this version yet"));
@@ -179,10 +179,37 @@ impl Check<'_> {
             "handler" => {
                 let name = self.text("name", body.name.as_deref());
                 self.name("name", &name);
-                Payload::Handler { name, input: body.input.clone().unwrap_or_default() }
+                Payload::Handler { name }
             }
             _ => Payload::Noop,
         }
+    }
+
+    pub(super) fn keys(&mut self, mut keys: Vec<String>) -> Vec<String> {
+        if keys.len() > limits::KEYS_PER_TASK {
+            let (count, most) = (keys.len(), limits::KEYS_PER_TASK);
+            self.wrong("concurrency_keys", format!("{count} keys; at most {most}"));
+        }
+        for (at, key) in keys.iter().enumerate().take(limits::KEYS_PER_TASK) {
+            self.name(&format!("concurrency_keys/{at}"), key);
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    pub(super) fn needs(&mut self, needs: &[TaskRef]) -> Vec<TaskId> {
+        if needs.len() > limits::NEEDS {
+            self.wrong("needs", format!("{} tasks; at most {}", needs.len(), limits::NEEDS));
+        }
+        let mut ids = BTreeSet::new();
+        for (at, need) in needs.iter().take(limits::NEEDS).enumerate() {
+            match need.id() {
+                Ok(id) => drop(ids.insert(id)),
+                Err(why) => self.wrong(&format!("needs/{at}"), why),
+            }
+        }
+        ids.into_iter().collect()
     }
 
     pub(super) fn text(&mut self, field: &str, text: Option<&str>) -> String {

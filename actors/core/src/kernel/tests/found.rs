@@ -1,34 +1,16 @@
 //! Scenarios that the simulation found first, each told as shortly as it can be.
 
+use serde_json::json;
+
+use super::runs::{body_of, ended};
 use super::*;
-use crate::batch::{AttemptEnd, TaskRow};
+use crate::batch::AttemptEnd;
 use crate::event::Happening;
+use crate::relation::Relation;
+use crate::run::RunStatus;
 
 impl Bench {
-    /// A new master reads what this one wrote.
-    fn restart(&mut self) {
-        let mut rows = std::collections::BTreeMap::new();
-        for write in self.batches.iter().flat_map(|batch| &batch.tasks) {
-            let row = rows.entry(write.id).or_insert_with(|| TaskRow {
-                id: write.id,
-                spec: write.birth.as_ref().expect("born first").spec,
-                created_at: Wall(1),
-                state: write.state.clone(),
-            });
-            row.state = write.state.clone();
-        }
-        rows.retain(|_, row| !row.state.status.is_settled());
-        let specs = self.batches.iter().flat_map(|batch| batch.specs.clone()).collect();
-        let workers = self.batches.iter().flat_map(|batch| batch.workers.clone()).collect();
-        let plan = RecoveryPlan::new(rows.into_values().collect(), specs, workers).expect("own rows");
-        let counters = self.batches.last().expect("some").counters;
-        let (kernel, output) = Kernel::recover(Settings::default(), Epoch(2), counters, plan, self.now());
-        assert_eq!(output.batch, None);
-        kernel.check().expect("invariants");
-        self.kernel = kernel;
-    }
-
-    fn happened(&self, wanted: impl Fn(&Happening) -> bool) -> usize {
+    pub(super) fn happened(&self, wanted: impl Fn(&Happening) -> bool) -> usize {
         self.batches.iter().flat_map(|batch| &batch.events).filter(|event| wanted(&event.happening)).count()
     }
 
@@ -208,4 +190,236 @@ fn a_task_that_kills_its_worker_before_a_word_is_counted() {
     }
     assert_eq!(bench.status(1), Some(Status::Failed));
     assert_eq!(bench.status(2), Some(Status::Pending));
+}
+
+#[test]
+fn what_comes_back_to_a_paused_run_is_not_given_away_again() {
+    let file = "
+version: 1
+tasks:
+  lost: {kind: noop}
+  retried: {kind: noop, retry: {max: 1, backoff_ms: 0}}
+  round: {kind: noop, loop: {until: loop.iteration > 1, max: 3}}
+  each: {kind: noop, foreach: [1]}
+";
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 9, vec![]);
+    bench.start(file);
+    assert_eq!(bench.control(RunAction::Pause), Ok(Answer::Done));
+    let mut effects = bench.report(session, key(2, 1, 1), finished(End::Failed(RetryOn::Error)));
+    effects.extend(bench.report(session, key(3, 1, 1), finished(End::Completed)));
+    effects.extend(bench.report(session, key(5, 1, 1), finished(End::Interrupted)));
+    bench.now_ms += 10;
+    // It comes back without the one that is left.
+    let (session, welcome) = bench.hello("w1", 1, 9, vec![]);
+    effects.extend(welcome);
+    assert!(assigned(&effects).is_empty(), "{effects:?}");
+    assert_eq!(bench.nodes(), "each=running each[0]=blocked lost=blocked retried=blocked round=blocked");
+    let resume = Request::ControlRun { run: crate::ids::RunId(1), action: RunAction::Resume };
+    let (_, effects) = bench.ask(resume);
+    let mut given: Vec<_> = assigned(&effects).into_iter().map(|(_, key)| key.task.0).collect();
+    given.sort_unstable();
+    assert_eq!((given, bench.status(1)), (vec![1, 2, 3, 5], Some(Status::Pending)));
+    assert!(assigned(&effects).iter().all(|(to, _)| *to == session));
+}
+
+const TWO: &str = "version: 1\ntasks:\n  a: {kind: noop}\n  b: {kind: noop, needs: a}\n";
+
+#[test]
+fn a_run_that_was_cancelled_ends_as_cancelled_under_a_new_master_too() {
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.start(TWO);
+    bench.report(session, key(1, 1, 1), ReportBody::Started { at: Wall(5) });
+    assert_eq!(bench.control(RunAction::Cancel), Ok(Answer::Done));
+    bench.restart();
+    bench.now_ms += 10;
+    let (session, _) = bench.hello("w1", 1, 1, vec![Held { key: key(1, 1, 1), started: true }]);
+    bench.report(session, key(1, 1, 1), finished(End::Cancelled));
+    assert_eq!(bench.run_status(), Some(RunStatus::Cancelled));
+}
+
+#[test]
+fn a_paused_run_that_is_cancelled_says_that_it_goes_on() {
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.start(TWO);
+    assert_eq!(bench.control(RunAction::Pause), Ok(Answer::Done));
+    assert_eq!(bench.control(RunAction::Cancel), Ok(Answer::Done));
+    assert_eq!(bench.run_status(), Some(RunStatus::Running));
+    assert_eq!(bench.happened(|happening| matches!(happening, Happening::RunResumed {})), 1);
+    bench.report(session, key(1, 1, 1), finished(End::Cancelled));
+    assert_eq!(bench.run_status(), Some(RunStatus::Cancelled));
+}
+
+const ROUND: &str = "
+version: 1
+tasks:
+  poll: {run: 'round ${{ loop.iteration }}', loop: {until: loop.iteration > 2, max: 3}}
+";
+
+#[test]
+fn a_loop_goes_round_although_the_clock_was_set_back() {
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.start(ROUND);
+    bench.now_ms -= 500;
+    let effects = bench.report(session, key(1, 1, 1), finished(End::Completed));
+    assert_eq!(assigned(&effects), [(session, key(1, 2, 2))]);
+}
+
+#[test]
+fn a_report_that_comes_twice_is_one_round() {
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.start(ROUND);
+    for _ in 0..3 {
+        bench.report(session, key(1, 1, 1), finished(End::Completed));
+    }
+    let effects = bench.report(session, key(1, 2, 2), finished(End::Completed));
+    assert!(body_of(&effects)[0].contains("round 3"), "{effects:?}");
+}
+
+#[test]
+fn a_child_leaves_the_outputs_of_all_its_nodes() {
+    let file = "
+version: 1
+tasks:
+  inner: {workflow: {version: 1, tasks: {only: {kind: noop}}}}
+  after: {run: 'echo ${{ tasks.inner.outputs.only.n }}', needs: inner}
+";
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    let (_, effects) = bench.start(file);
+    let effects = bench.report(session, assigned(&effects)[0].1, ended(json!({"n": 7})));
+    assert!(body_of(&effects)[0].contains("echo 7"), "{effects:?}");
+}
+
+#[test]
+fn a_run_with_a_child_that_is_being_stopped_can_be_paused() {
+    let file = "
+version: 1
+tasks:
+  inner: {workflow: {version: 1, tasks: {only: {kind: noop}}}}
+  other: {kind: noop}
+";
+    let mut bench = Bench::new();
+    bench.hello("w1", 1, 2, vec![]);
+    bench.start(file);
+    let child = Request::ControlRun { run: crate::ids::RunId(2), action: RunAction::Cancel };
+    assert_eq!(bench.ask(child).0, Ok(Answer::Done));
+    assert_eq!(bench.control(RunAction::Pause), Ok(Answer::Done));
+}
+
+#[test]
+fn what_an_earlier_attempt_left_is_not_what_a_cancelled_node_ended_with() {
+    let file = "
+version: 1
+max_parallel: 1
+tasks:
+  poll: {kind: noop, loop: {until: 'false', max: 3}}
+  after: {run: 'saw ${{ tasks.poll.outputs }}', needs: poll, when: tasks.poll.status == 'cancelled'}
+";
+    let mut seen = Vec::new();
+    for restarts in [false, true] {
+        let mut bench = Bench::new();
+        let (session, _) = bench.hello("w1", 1, 1, vec![]);
+        bench.start(file);
+        bench.report(session, key(1, 1, 1), ReportBody::Started { at: Wall(5) });
+        assert_eq!(bench.control(RunAction::Pause), Ok(Answer::Done));
+        bench.report(session, key(1, 1, 1), ended(json!({"n": 1})));
+        assert!(bench.ask(Request::Cancel { tasks: vec![TaskId(1)] }).0.is_ok());
+        if restarts {
+            bench.restart();
+            bench.now_ms += 10;
+            bench.hello("w1", 1, 1, vec![]);
+        }
+        let resume = Request::ControlRun { run: crate::ids::RunId(1), action: RunAction::Resume };
+        seen.push(body_of(&bench.ask(resume).1));
+    }
+    assert_eq!(seen[0], [r#"{"kind":"shell","command":"saw {}"}"#]);
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[test]
+fn no_items_need_no_room() {
+    let file = "
+version: 1
+tasks: {inner: {workflow: {version: 1, tasks: {a: {kind: noop}, b: {foreach: [], kind: noop}}}}}
+";
+    let mut bench = Bench::new();
+    bench.kernel = Kernel::new(Settings { live_tasks: 1, ..Settings::default() }, Epoch(1), maker());
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.start(file);
+    bench.report(session, key(2, 1, 1), finished(End::Completed));
+    assert_eq!(bench.nodes(), "a=completed b=completed inner=completed");
+}
+
+#[test]
+fn a_node_of_a_run_is_made_to_wait_for_nothing_else() {
+    let mut bench = Bench::new();
+    bench.held(1);
+    bench.start(TWO);
+    let refused = Err(Rejection::PartOfRun(crate::ids::RunId(1)));
+    assert_eq!(bench.relate(1, 2, Relation::Dependency), refused);
+}
+
+#[test]
+fn what_takes_the_place_of_that_for_which_it_waits_waits_no_more() {
+    let mut bench = Bench::new();
+    let (_, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.held(2);
+    bench.relate(1, 2, Relation::Sequential).expect("fine");
+    bench.release(&[2]);
+    bench.relate(1, 2, Relation::Upgrade).expect("fine");
+    assert_eq!((bench.status(1), bench.status(2)), (Some(Status::Cancelled), Some(Status::Pending)));
+}
+
+#[test]
+fn nothing_takes_the_place_of_that_for_which_it_waits_by_way_of_others() {
+    let mut bench = Bench::new();
+    bench.held(3);
+    bench.relate(1, 2, Relation::Dependency).expect("fine");
+    bench.relate(2, 3, Relation::Dependency).expect("fine");
+    assert_eq!(bench.relate(1, 3, Relation::Upgrade), Err(Rejection::Cycle("3 -> 2 -> 3".into())));
+}
+
+#[test]
+fn all_relations_of_two_tasks_are_looked_at_before_one_goes_on() {
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.held(2);
+    bench.relate(1, 2, Relation::Dependency).expect("fine");
+    bench.relate(1, 2, Relation::Context).expect("fine");
+    bench.release(&[1, 2]);
+    let effects = bench.report(session, key(1, 1, 1), ended(json!({"n": 7})));
+    assert_eq!(body_of(&effects), [r#"{"kind":"noop","input":{"n":7}}"#]);
+}
+
+#[test]
+fn predecessors_may_end_in_one_step_in_different_ways() {
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 2, vec![]);
+    bench.held(3);
+    bench.relate(1, 3, Relation::Dependency).expect("fine");
+    bench.relate(2, 3, Relation::Dependency).expect("fine");
+    bench.release(&[1, 2, 3]);
+    let ends = [(1, End::Failed(RetryOn::Error)), (2, End::Completed)];
+    let reports = ends.map(|(task, end)| Report { no: task, key: key(task, 1, 1), body: finished(end) });
+    bench.step(Input::Reports { session, reports: reports.to_vec() });
+    assert_eq!(bench.status(3), Some(Status::Skipped));
+}
+
+#[test]
+fn what_people_changed_of_a_node_outlives_a_pause() {
+    let mut bench = Bench::new();
+    bench.start(TWO);
+    let patch = Request::Patch { tasks: vec![TaskId(1)], priority: Some(90), group: Some("gpu".into()) };
+    assert!(bench.ask(patch).0.is_ok());
+    assert_eq!(bench.control(RunAction::Pause), Ok(Answer::Done));
+    bench.restart();
+    assert_eq!(bench.control(RunAction::Resume), Ok(Answer::Done));
+    let writes = bench.batches.iter().flat_map(|batch| &batch.tasks);
+    let last = writes.last().map(|write| (write.state.priority, write.state.group.to_string()));
+    assert_eq!(last, Some((90, "gpu".to_owned())));
 }

@@ -1,0 +1,261 @@
+//! What people do with a run: pause, resume, cancel, approve, reject; and why it does not go on.
+
+use super::table::Run;
+use super::{run_event, some_names, write_run};
+use crate::batch::OutcomeChange;
+use crate::event::Happening;
+use crate::ids::{RunId, TaskId};
+use crate::kernel::words::{Answer, NodeWhy, RunAction};
+use crate::kernel::{Kernel, Step};
+use crate::rejection::Rejection;
+use crate::run::RunStatus;
+use crate::task::{Command, Phase};
+use crate::why::Reason;
+
+/// The error of a run that was told to stop and has not ended.
+const CANCELLING: &str = "it is being cancelled";
+
+impl Kernel {
+    pub(in crate::kernel) fn control_run(
+        &mut self,
+        step: &mut Step,
+        id: RunId,
+        action: RunAction,
+    ) -> Result<Answer, Rejection> {
+        let mut run = self.runs.take(id).ok_or(Rejection::UnknownRun(id))?;
+        let done = match action {
+            RunAction::Pause => self.pause_run(step, &mut run),
+            RunAction::Resume => self.resume_run(step, &mut run),
+            RunAction::Cancel => {
+                self.stop_run(step, &mut run, true);
+                Ok(())
+            }
+        };
+        step.runs.insert(id);
+        self.runs.put_back(run);
+        done.map(|()| Answer::Done)
+    }
+
+    fn pause_run(&mut self, step: &mut Step, run: &mut Run) -> Result<(), Rejection> {
+        match run.status {
+            RunStatus::Paused => return Ok(()),
+            RunStatus::Pending | RunStatus::Running if !run.graph.is_stopping() => {}
+            status => return Err(Rejection::IllegalRun { status, action: "pause", needs: "running" }),
+        }
+        run.status = RunStatus::Paused;
+        run.graph.pause();
+        // What waits here waits on; what a worker has may finish.
+        for task in self.live_tasks_of(run) {
+            let waits = self
+                .tasks
+                .get(task)
+                .is_some_and(|entry| matches!(entry.task.phase, Phase::Ready(_) | Phase::Delayed(_)));
+            if waits {
+                self.hold_back(step, run, task);
+            }
+        }
+        for child in run.children() {
+            // One that is being stopped ends all the same.
+            let _ending = self.control_run(step, child, RunAction::Pause);
+        }
+        run_event(step, run.id, Happening::RunPaused {});
+        write_run(step, run);
+        step.urgent = true;
+        Ok(())
+    }
+
+    /// What comes back from a worker to a paused run, to be tried again, waits too.
+    pub(in crate::kernel) fn wait_if_paused(&mut self, step: &mut Step, task: TaskId) {
+        let Some(place) = self.runs.place(task) else { return };
+        // One that is being worked on is taken out: that decides for itself.
+        let Some(mut run) = self.runs.take(place.run) else { return };
+        if run.status == RunStatus::Paused {
+            self.hold_back(step, &mut run, task);
+        }
+        self.runs.put_back(run);
+    }
+
+    /// Has a task of a run that is paused wait.
+    fn hold_back(&mut self, step: &mut Step, run: &mut Run, task: TaskId) {
+        if let Some(place) = self.runs.place(task).filter(|place| place.item.is_none()) {
+            run.graph.unbegin(place.node);
+            // Before its row is written. It was decided on, and goes on as it is, with whatever people
+            // have changed of it.
+            self.runs.approve(task);
+        }
+        let blocked = self.command(step, task, Command::Block, OutcomeChange::Keep);
+        debug_assert!(blocked.is_ok(), "{blocked:?}");
+    }
+
+    fn resume_run(&mut self, step: &mut Step, run: &mut Run) -> Result<(), Rejection> {
+        match run.status {
+            RunStatus::Paused => {}
+            RunStatus::Pending | RunStatus::Running => return Ok(()),
+            status => return Err(Rejection::IllegalRun { status, action: "resume", needs: "paused" }),
+        }
+        run.status = RunStatus::Running;
+        run.graph.resume();
+        // Nodes are begun again by the graph; items wait by themselves.
+        let items: Vec<TaskId> = run.parts.values().flat_map(|parts| parts.live_items()).collect();
+        for task in items {
+            let is_blocked = self.tasks.get(task).is_some_and(|entry| entry.task.phase == Phase::Blocked);
+            if is_blocked {
+                let unblocked = self.command(step, task, Command::Unblock, OutcomeChange::Keep);
+                debug_assert!(unblocked.is_ok(), "{unblocked:?}");
+            }
+        }
+        for child in run.children() {
+            let resumed = self.control_run(step, child, RunAction::Resume);
+            debug_assert!(resumed.is_ok(), "{resumed:?}");
+        }
+        run_event(step, run.id, Happening::RunResumed {});
+        write_run(step, run);
+        step.urgent = true;
+        Ok(())
+    }
+
+    /// Ends a run: what runs is stopped, what has not begun never will. `asked` says that somebody
+    /// wants it; otherwise a node failed and `fail_fast` says so.
+    pub(super) fn stop_run(&mut self, step: &mut Step, run: &mut Run, asked: bool) {
+        run.graph.stop(asked);
+        let was_asked = run.error.is_some();
+        if asked && !was_asked {
+            // The next master must know it too.
+            run.error = Some(CANCELLING.into());
+            step.urgent = true;
+        }
+        let is_paused = run.status == RunStatus::Paused;
+        if is_paused {
+            // It goes on, to its end.
+            run.status = RunStatus::Running;
+            run.graph.resume();
+            run_event(step, run.id, Happening::RunResumed {});
+        }
+        if is_paused || (asked && !was_asked) {
+            write_run(step, run);
+        }
+        for task in self.live_tasks_of(run) {
+            // One that has just ended, or is being stopped, needs nothing more.
+            let _ended = self.command(step, task, Command::Cancel, OutcomeChange::Keep);
+        }
+        for child in run.children() {
+            let _ended = self.control_run(step, child, RunAction::Cancel);
+        }
+        step.runs.insert(run.id);
+    }
+
+    /// A node with parts was told to stop: its parts are.
+    pub(in crate::kernel) fn stop_parts(&mut self, step: &mut Step, id: TaskId) {
+        let Some(place) = self.runs.place(id) else { return };
+        let Some(run) = self.runs.get(place.run) else { return };
+        let Some(parts) = run.parts.get(&place.node) else { return };
+        let items: Vec<TaskId> = parts.live_items().filter(|task| self.tasks.get(*task).is_some()).collect();
+        let child = match parts {
+            super::parts::Parts::Child(child) => Some(*child),
+            super::parts::Parts::Items(_) => None,
+        };
+        for task in items {
+            let _ended = self.command(step, task, Command::Cancel, OutcomeChange::Keep);
+        }
+        if let Some(child) = child {
+            let _ended = self.control_run(step, child, RunAction::Cancel);
+        }
+        step.runs.insert(place.run);
+    }
+
+    pub(in crate::kernel) fn approve(&mut self, step: &mut Step, id: TaskId) -> Result<(), Rejection> {
+        if let Some(place) = self.runs.place(id).filter(|place| place.item.is_none())
+            && let Some(run) = self.runs.get_mut(place.run)
+            && run.graph.status(place.node) == crate::run::NodeStatus::Open
+            && !run.parts.contains_key(&place.node)
+        {
+            run.graph.reopen(place.node);
+            step.runs.insert(place.run);
+            // Before it is written, so that its row says it.
+            self.runs.approve(id);
+        }
+        self.command(step, id, Command::Approve, OutcomeChange::Keep).map(drop)
+    }
+
+    pub(in crate::kernel) fn reject(
+        &mut self,
+        step: &mut Step,
+        id: TaskId,
+        reason: &str,
+    ) -> Result<(), Rejection> {
+        let reason = if reason.is_empty() { "rejected".to_owned() } else { format!("rejected: {reason}") };
+        self.command(step, id, Command::Reject { reason: reason.into() }, OutcomeChange::Keep).map(drop)
+    }
+
+    /// Why a blocked task of a run does not begin.
+    pub(in crate::kernel) fn blocked_in_run(&self, id: TaskId) -> Vec<Reason> {
+        let Some(place) = self.runs.place(id) else { return Vec::new() };
+        let Some(run) = self.runs.get(place.run) else { return Vec::new() };
+        run.reasons(place.node)
+    }
+
+    /// Why a node does not begin of which nothing has become yet. `None` if the number is no such
+    /// node's.
+    pub(in crate::kernel) fn why_unwritten(&self, id: TaskId) -> Option<Vec<Reason>> {
+        let has = |run: &&Run| {
+            let offset = id.0.checked_sub(run.first_task.0);
+            offset.is_some_and(|offset| offset < u64::from(run.nodes()))
+        };
+        let run = self.runs.iter().find(has)?;
+        let node = u32::try_from(id.0 - run.first_task.0).ok()?;
+        run.graph.status(node).status().is_none().then(|| run.reasons(node))
+    }
+
+    /// Why a run does not go on: what holds up each node that has not begun, of at most ten.
+    ///
+    /// # Errors
+    /// When the run is not live: its row says how it ended.
+    pub fn why_run(&self, id: RunId, now: crate::time::Now) -> Result<Vec<NodeWhy>, Rejection> {
+        const NODES: usize = 10;
+        let run = self.runs.get(id).ok_or(Rejection::UnknownRun(id))?;
+        let waiting = (0..run.nodes()).filter(|node| run.graph.status(*node).status().is_none());
+        let why = |node: u32| {
+            let task = run.task_of(node);
+            // A node whose task is there may wait for a worker, a time or an approval.
+            let reasons = match self.why(task, now) {
+                Ok(why) => why.reasons,
+                Err(_) => run.reasons(node),
+            };
+            NodeWhy { name: run.name_of(node).into(), task, reasons }
+        };
+        Ok(waiting.take(NODES).map(why).collect())
+    }
+}
+
+impl Run {
+    /// The runs that are nodes of this one.
+    fn children(&self) -> Vec<RunId> {
+        let children = self.parts.values().filter_map(|parts| match parts {
+            super::parts::Parts::Child(child) => Some(*child),
+            super::parts::Parts::Items(_) => None,
+        });
+        children.collect()
+    }
+
+    /// What a node waits for.
+    fn reasons(&self, node: u32) -> Vec<Reason> {
+        const NAMES: usize = 5;
+        if self.status == RunStatus::Paused {
+            let what = format!("run {} is paused", self.id);
+            return vec![Reason::new("run_paused", what, "resuming the run")];
+        }
+        let before: Vec<u32> = self.graph.unended_before(node).collect();
+        if !before.is_empty() {
+            let names = some_names(before.iter().map(|node| self.name_of(*node)), NAMES);
+            let held_by = before.iter().take(NAMES).map(|node| format!("task:{}", self.task_of(*node)));
+            let reason = Reason::new("predecessors", format!("it waits for {names}"), "their end");
+            return vec![Reason { held_by: held_by.collect(), ..reason }];
+        }
+        if self.graph.status(node) == crate::run::NodeStatus::Waiting && !self.graph.has_room() {
+            let limit = self.definition.max_parallel.unwrap_or(0);
+            let what = format!("max_parallel: {limit} tasks of run {} are at work", self.id);
+            return vec![Reason::new("max_parallel", what, "the end of one of them")];
+        }
+        Vec::new()
+    }
+}

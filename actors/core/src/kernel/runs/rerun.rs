@@ -1,0 +1,240 @@
+//! A run goes over a part of itself again: from nodes that failed, or from any that somebody names,
+//! with other values if need be.
+//!
+//! ```text
+//! Request::Rerun ──► Effect::LoadRun ──► Input::RunLoaded ──► Graph::rewind, tasks blocked ──► advance
+//! ```
+//!
+//! What has ended is not in memory: the rows of the nodes in question are read first, and those of
+//! the whole run if it has ended. Nodes keep their tasks and their numbers; attempts count on.
+//! Nothing that is not affected runs again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentflow_workflow::Scope;
+
+use super::table::{Place, Run};
+use super::{PreparedRun, SavedRun, run_event, run_value};
+use crate::batch::{DefinitionRow, OutcomeChange, RunChange, RunWrite};
+use crate::event::Happening;
+use crate::ids::{ReplyTo, RunId, TaskId};
+use crate::kernel::words::{Answer, Effect, LoadedTask};
+use crate::kernel::{Kernel, Step};
+use crate::rejection::Rejection;
+use crate::run::{NodeStatus, RunStatus};
+use crate::task::{Command, Phase, Task};
+
+/// What is to run again.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Again {
+    /// Which run.
+    pub run: RunId,
+    /// Names of nodes; those that failed or were cancelled when empty.
+    pub from: Vec<Box<str>>,
+    /// Only what was skipped because of them follows; otherwise everything after them.
+    pub only_skipped: bool,
+    /// Other values, if any: the workflow with them in it, of the same nodes; and the inputs.
+    pub change: Option<(PreparedRun, serde_json::Value)>,
+}
+
+/// The rows that were asked for by [`Effect::LoadRun`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct LoadedRun {
+    /// The run as the database has it.
+    pub saved: SavedRun,
+    /// Its tasks that have ended, foreach items left out, with their specifications.
+    pub tasks: Vec<LoadedTask>,
+}
+
+/// Runs whose rows are on their way, with what is to be done and who waits.
+#[derive(Debug, Default)]
+pub(crate) struct Rerunning(BTreeMap<RunId, (ReplyTo, Again)>);
+
+impl Kernel {
+    /// Asks for the rows.
+    pub(in crate::kernel) fn on_rerun(&mut self, step: &mut Step, to: ReplyTo, again: Again) {
+        let run = again.run;
+        let refusal = if run.0 == 0 || run > self.counters.last_run {
+            Some(Rejection::UnknownRun(run))
+        } else if self.rerunning.0.contains_key(&run) {
+            Some(Rejection::Busy)
+        } else {
+            None
+        };
+        if let Some(rejection) = refusal {
+            step.effects.push(Effect::Reply { to, reply: Err(rejection) });
+            return;
+        }
+        self.rerunning.0.insert(run, (to, again));
+        step.effects.push(Effect::LoadRun { run });
+    }
+
+    pub(in crate::kernel) fn on_run_loaded(
+        &mut self,
+        step: &mut Step,
+        id: RunId,
+        loaded: Option<Box<LoadedRun>>,
+    ) {
+        let Some((to, again)) = self.rerunning.0.remove(&id) else { return };
+        let reply = match loaded {
+            Some(loaded) => self.run_again(step, again, *loaded).map(|()| Answer::Done),
+            None => Err(Rejection::UnknownRun(id)),
+        };
+        step.effects.push(Effect::Reply { to, reply });
+    }
+
+    fn run_again(&mut self, step: &mut Step, again: Again, loaded: LoadedRun) -> Result<(), Rejection> {
+        let id = again.run;
+        let LoadedRun { saved, tasks } = loaded;
+        let was_over = self.runs.get(id).is_none();
+        let mut run = match self.runs.take(id) {
+            Some(run) => run,
+            None => Box::new(self.rebuilt(saved)),
+        };
+        match self.rewind_run(step, &mut run, again, tasks) {
+            Ok(()) => {
+                step.runs.insert(id);
+                self.runs.put_back(run);
+                step.urgent = true;
+                Ok(())
+            }
+            Err(rejection) => {
+                if !was_over {
+                    self.runs.put_back(run);
+                }
+                Err(rejection)
+            }
+        }
+    }
+
+    fn rewind_run(
+        &mut self,
+        step: &mut Step,
+        run: &mut Run,
+        again: Again,
+        tasks: Vec<LoadedTask>,
+    ) -> Result<(), Rejection> {
+        let affected = run.affected_by(&again)?;
+        let is_busy = |node: &&u32| {
+            matches!(run.graph.status(**node), NodeStatus::Active | NodeStatus::Open)
+                || self.tasks.get(run.task_of(**node)).is_some()
+        };
+        if let Some(node) = affected.iter().find(is_busy) {
+            return Err(Rejection::NodeAtWork(run.name_of(*node).into()));
+        }
+        self.check_room(affected.len())?;
+        if run.parent.is_some() && run.status.is_settled() {
+            return Err(Rejection::PartOfRun(run.id));
+        }
+        let ended: Vec<u32> =
+            affected.iter().copied().filter(|node| run.graph.status(*node).status().is_some()).collect();
+        let mut rows: BTreeMap<TaskId, LoadedTask> =
+            tasks.into_iter().map(|task| (task.row.id, task)).collect();
+        let missing = ended.iter().find(|node| !rows.contains_key(&run.task_of(**node)));
+        if missing.is_some() {
+            // It has ended since its rows were read.
+            return Err(Rejection::Busy);
+        }
+        let mut change = None;
+        if let Some((prepared, inputs)) = again.change {
+            change = Some(run.take_values(step, prepared, inputs)?);
+        }
+        run.graph.rewind(&affected);
+        if run.status != RunStatus::Paused {
+            run.status = RunStatus::Running;
+        }
+        run.revision += 1;
+        run.error = None;
+        run.settled_at = None;
+        run_event(step, run.id, Happening::RunRerun { revision: run.revision, nodes: run.names(&ended) });
+        step.batch.runs.push(RunWrite {
+            id: run.id,
+            birth: None,
+            change: change.map(Box::new),
+            state: run.state(),
+        });
+        for node in ended {
+            run.kept.remove(&node);
+            run.rounds.remove(&node);
+            if let Some(loaded) = rows.remove(&run.task_of(node)) {
+                self.rewind_task(step, run, node, loaded);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings a node's task back to wait for its run.
+    fn rewind_task(&mut self, step: &mut Step, run: &Run, node: u32, loaded: LoadedTask) {
+        let LoadedTask { row, spec } = loaded;
+        let (id, state) = (row.id, row.state);
+        let task = Task {
+            phase: Phase::Settled(state.status),
+            created_at: row.created_at,
+            ready_at: state.ready_at,
+            pending_since: step.now.wall,
+            fence: state.fence,
+            attempt: state.attempt,
+            failures: state.failures,
+            lost: state.lost,
+            priority: state.priority,
+        };
+        self.bring_back(step, id, task, state.status, &state.group, &spec);
+        self.runs.set_place(id, Place { run: run.id, node, item: None });
+        let rewound = self.command(step, id, Command::Rewind, OutcomeChange::Keep);
+        debug_assert!(rewound.is_ok(), "{rewound:?}");
+    }
+}
+
+impl Run {
+    fn affected_by(&self, again: &Again) -> Result<Vec<u32>, Rejection> {
+        let names = self.definition.names();
+        let mut from = Vec::new();
+        for name in &again.from {
+            match names.get(&**name) {
+                Some(node) => from.push(*node),
+                None => return Err(Rejection::UnknownNode(name.as_ref().into())),
+            }
+        }
+        if from.is_empty() {
+            from = self.graph.failed();
+        }
+        if from.is_empty() {
+            return Err(Rejection::NothingFailed(self.id));
+        }
+        Ok(self.graph.affected(&from, again.only_skipped))
+    }
+
+    /// Other values from now on. The nodes must be the same.
+    fn take_values(
+        &mut self,
+        step: &mut Step,
+        prepared: PreparedRun,
+        inputs: serde_json::Value,
+    ) -> Result<RunChange, Rejection> {
+        let same = |(old, new): (&agentflow_workflow::Node, &agentflow_workflow::Node)| {
+            old.name == new.name && old.after == new.after
+        };
+        let (old, new) = (&self.definition.nodes, &prepared.definition.nodes);
+        if old.len() != new.len() || !old.iter().zip(new).all(same) {
+            return Err(Rejection::OtherNodes(self.id));
+        }
+        step.batch.definitions.push(DefinitionRow { hash: prepared.hash, body: prepared.body });
+        let change = RunChange { definition: prepared.hash, inputs: inputs.to_string().into() };
+        self.scope = Scope::new().vars(&prepared.definition.vars).inputs(&inputs).run(&run_value(
+            self.id,
+            &prepared.definition.name,
+            self.created_at,
+        ));
+        self.graph.redefine(Arc::clone(&prepared.definition));
+        self.definition = prepared.definition;
+        self.prepared.clear();
+        Ok(change)
+    }
+
+    fn names(&self, nodes: &[u32]) -> Vec<Arc<str>> {
+        /// Names in one event; the rows say the rest.
+        const NAMES: usize = 100;
+        nodes.iter().take(NAMES).map(|node| self.name_of(*node).into()).collect()
+    }
+}

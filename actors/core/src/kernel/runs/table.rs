@@ -1,0 +1,190 @@
+//! Live runs, and which of their nodes each of their live tasks is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentflow_workflow::{Definition, Extra, Scope};
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::Value;
+
+use super::parts::Parts;
+use super::run_value;
+use super::values::Prepared;
+use crate::batch::{Outcome, RunBirth};
+use crate::ids::{RunId, TaskId};
+use crate::run::{Graph, RunStatus};
+use crate::time::Wall;
+
+/// What a task is in its run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    pub(crate) run: RunId,
+    pub(crate) node: u32,
+    /// Which item of the node's `foreach`.
+    pub(crate) item: Option<u32>,
+}
+
+/// What is kept of a node that has ended because somebody after it reads that.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) status: crate::status::Status,
+    pub(crate) outputs: Value,
+    pub(crate) result: Option<Box<str>>,
+}
+
+/// A run that has not ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) id: RunId,
+    pub(crate) definition: Arc<Definition>,
+    pub(crate) graph: Graph,
+    pub(crate) status: RunStatus,
+    pub(crate) revision: u32,
+    pub(crate) error: Option<Arc<str>>,
+    pub(crate) settled_at: Option<Wall>,
+    pub(crate) first_task: TaskId,
+    pub(crate) created_at: Wall,
+    pub(crate) parent: Option<TaskId>,
+    /// What every expression of the run sees.
+    pub(crate) scope: Scope,
+    /// Bodies of tasks, made ready on first use.
+    pub(crate) prepared: FxHashMap<u32, Arc<Prepared>>,
+    /// Nodes whose end is read by others, and what is kept of those that have ended.
+    pub(crate) read: FxHashSet<u32>,
+    pub(crate) kept: FxHashMap<u32, Kept>,
+    /// The parts of nodes that consist of some.
+    pub(crate) parts: BTreeMap<u32, Parts>,
+    /// How often the `loop` of a node has gone round.
+    pub(crate) rounds: FxHashMap<u32, u32>,
+}
+
+impl Run {
+    pub(crate) fn new(id: RunId, definition: Arc<Definition>, inputs: Value, birth: &RunBirth) -> Self {
+        let scope = Scope::new().vars(&definition.vars).inputs(&inputs).run(&run_value(
+            id,
+            &definition.name,
+            birth.created_at,
+        ));
+        Self {
+            id,
+            graph: Graph::new(Arc::clone(&definition)),
+            status: RunStatus::Pending,
+            revision: 1,
+            error: None,
+            settled_at: None,
+            first_task: birth.first_task,
+            created_at: birth.created_at,
+            parent: birth.parent,
+            scope,
+            prepared: FxHashMap::default(),
+            // A child's outputs are those of all its nodes.
+            read: match birth.parent {
+                Some(_) => (0..birth.nodes).collect(),
+                None => super::values::read_nodes(&definition),
+            },
+            kept: FxHashMap::default(),
+            parts: BTreeMap::new(),
+            rounds: FxHashMap::default(),
+            definition,
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> u32 {
+        u32::try_from(self.definition.nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The number of a node's task.
+    pub(crate) fn task_of(&self, node: u32) -> TaskId {
+        TaskId(self.first_task.0 + u64::from(node))
+    }
+
+    pub(crate) fn name_of(&self, node: u32) -> &str {
+        self.definition.nodes.get(node as usize).map_or("", |node| &node.name)
+    }
+
+    pub(crate) fn extra(&self, node: u32) -> Option<&Extra> {
+        self.definition.nodes.get(node as usize)?.extra.as_deref()
+    }
+
+    /// Keeps what a node left, if anybody reads it.
+    pub(crate) fn keep_value(&mut self, node: u32, status: crate::status::Status, outcome: Outcome) {
+        if self.read.contains(&node) {
+            let outputs = outcome.outputs.and_then(|text| serde_json::from_str(&text).ok());
+            let kept = Kept { status, outputs: outputs.unwrap_or(Value::Null), result: outcome.result };
+            self.kept.insert(node, kept);
+        }
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct RunTable {
+    // Ordered, so that simulations repeat.
+    runs: BTreeMap<RunId, Box<Run>>,
+    places: FxHashMap<TaskId, Place>,
+    /// Tasks of nodes that were decided on or approved and have not begun, or have to begin again: all
+    /// that they wait for is room.
+    approved: FxHashSet<TaskId>,
+}
+
+impl RunTable {
+    pub(crate) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub(crate) fn insert(&mut self, run: Run) {
+        self.runs.insert(run.id, Box::new(run));
+    }
+
+    pub(crate) fn get(&self, id: RunId) -> Option<&Run> {
+        self.runs.get(&id).map(|run| &**run)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: RunId) -> Option<&mut Run> {
+        self.runs.get_mut(&id).map(|run| &mut **run)
+    }
+
+    /// Takes a run out, to work on it and on the kernel at once. It must be put back unless it ended.
+    pub(crate) fn take(&mut self, id: RunId) -> Option<Box<Run>> {
+        self.runs.remove(&id)
+    }
+
+    pub(crate) fn put_back(&mut self, run: Box<Run>) {
+        self.runs.insert(run.id, run);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {
+        self.runs.values().map(|run| &**run)
+    }
+
+    pub(crate) fn place(&self, task: TaskId) -> Option<Place> {
+        self.places.get(&task).copied()
+    }
+
+    /// Whether a task waits for nothing but room.
+    pub(crate) fn is_approved(&self, task: TaskId) -> bool {
+        self.approved.contains(&task)
+    }
+
+    pub(crate) fn approve(&mut self, task: TaskId) {
+        self.approved.insert(task);
+    }
+
+    /// Whether it was approved; from now on it is not.
+    pub(crate) fn take_approval(&mut self, task: TaskId) -> bool {
+        self.approved.remove(&task)
+    }
+
+    pub(crate) fn set_place(&mut self, task: TaskId, place: Place) {
+        self.places.insert(task, place);
+    }
+
+    pub(crate) fn leave_place(&mut self, task: TaskId) -> Option<Place> {
+        self.approved.remove(&task);
+        self.places.remove(&task)
+    }
+
+    pub(crate) fn places(&self) -> usize {
+        self.places.len()
+    }
+}

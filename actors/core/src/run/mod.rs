@@ -1,0 +1,12 @@
+//! Runs of workflows: what follows from the definition and from how its nodes ended.
+//!
+//! Pure; knows nothing of tasks' rows, workers or the database. The kernel draws the consequences in
+//! `kernel/runs.rs`.
+
+mod graph;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use graph::{Graph, NodeStatus, Step};
+pub use status::RunStatus;

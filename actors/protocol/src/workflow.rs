@@ -1,0 +1,110 @@
+//! The bodies of tasks in workflows: written, checked and made as those that are posted one by one.
+
+use std::sync::Arc;
+
+use agentflow_core::kernel::{MakeTask, NewTask, PreparedSpec};
+use agentflow_core::time::Wall;
+use agentflow_workflow::CheckTask;
+use serde_json::{Map, Value};
+
+use crate::problem::pointer_of;
+use crate::submit::{Checked, TaskBody};
+
+/// Fields that a body in a workflow has no use for, and what to write instead.
+const NOT_HERE: [(&str, &str); 2] = [
+    ("hold", "has no use in a workflow; write approval: true"),
+    ("idempotency_key", "has no use in a workflow; give the run one"),
+];
+
+/// Makes and checks the tasks of workflows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkflowTasks;
+
+impl WorkflowTasks {
+    fn read(body: &Map<String, Value>) -> Result<Checked, Vec<(String, String)>> {
+        for (field, instead) in NOT_HERE {
+            if body.contains_key(field) {
+                return Err(vec![(format!("/{field}"), instead.to_owned())]);
+            }
+        }
+        let mut body = body.clone();
+        if let Some(env) = body.get_mut("env").and_then(Value::as_object_mut) {
+            env.values_mut().for_each(as_text);
+        }
+        let read: Result<TaskBody, _> = serde_path_to_error::deserialize(Value::Object(body));
+        let task = read.map_err(|error| vec![(pointer_of(error.path()), error.inner().to_string())])?;
+        task.check("")
+            .map_err(|errors| errors.into_iter().map(|error| (error.pointer, error.detail)).collect())
+    }
+}
+
+/// A variable of the environment is text, but `PORT: ${{ vars.port }}` and `DEBUG: true` say what is meant.
+fn as_text(value: &mut Value) {
+    if let Value::Number(_) | Value::Bool(_) = value {
+        *value = Value::String(value.to_string());
+    }
+}
+
+impl CheckTask for WorkflowTasks {
+    fn check(&self, body: &Map<String, Value>) -> Vec<(String, String)> {
+        Self::read(body).err().unwrap_or_default()
+    }
+}
+
+impl MakeTask for WorkflowTasks {
+    fn make(&self, body: Map<String, Value>) -> Result<NewTask, String> {
+        let mut checked = Self::read(&body).map_err(|errors| {
+            let texts: Vec<String> =
+                errors.into_iter().map(|(pointer, detail)| format!("{pointer}: {detail}")).collect();
+            texts.join("; ")
+        })?;
+        if !body.contains_key("title") {
+            // The node's name says more than the first line of its work.
+            checked.title.clear();
+        }
+        let spec = Arc::new(PreparedSpec::new(checked.spec.clone()));
+        let group = checked.group.as_str().into();
+        Ok(checked.into_new(spec, group, Vec::new()))
+    }
+
+    fn next_time(&self, cron: &str, zone: &str, after: Wall) -> Option<Wall> {
+        Self::next_time_of(cron, zone, after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(json: &str) -> Map<String, Value> {
+        serde_json::from_str(json).expect("an object")
+    }
+
+    #[test]
+    fn wrong_fields_are_named_by_pointer() {
+        let errors = |json| WorkflowTasks.check(&body(json));
+        assert!(errors(r#"{"command": "make", "env": {"A": "b"}}"#).is_empty());
+        assert_eq!(errors(r#"{"command": "make", "retry": {"max": "x"}}"#)[0].0, "/retry/max");
+        assert_eq!(errors(r#"{"kind": "exec", "argv": []}"#)[0].0, "/argv");
+        assert_eq!(errors(r#"{"command": "make", "hold": true}"#)[0].0, "/hold");
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_text_in_an_environment() {
+        let task = WorkflowTasks.make(body(r#"{"command": "make", "env": {"A": 2.5, "B": true, "C": "c"}}"#));
+        let spec = task.expect("a task").spec;
+        let env: Vec<&str> = spec.spec.env.values().map(String::as_str).collect();
+        assert_eq!(env, ["2.5", "true", "c"]);
+        let errors = WorkflowTasks.check(&body(r#"{"command": "make", "env": {"A": [1]}}"#));
+        assert_eq!(errors[0].0, "/env/A");
+    }
+
+    #[test]
+    fn a_task_is_made_with_its_own_title_or_none() {
+        let make = |json| WorkflowTasks.make(body(json)).expect("a task");
+        assert_eq!(&*make(r#"{"command": "make", "group": "gpu"}"#).title, "");
+        let task = make(r#"{"command": "make", "title": "Build", "priority": "high"}"#);
+        assert_eq!((&*task.title, task.priority), ("Build", 75));
+        assert!(WorkflowTasks.make(body(r#"{"command": ""}"#)).expect_err("empty").contains("/command"));
+    }
+}

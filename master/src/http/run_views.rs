@@ -1,0 +1,233 @@
+//! A run as clients read it: its row, its workflow, and the rows of its tasks put together.
+//!
+//! A node of which nothing has become yet has no row: the workflow says that it is there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentflow_core::batch::{RunState, TaskState};
+use agentflow_core::ids::{Attempt, Fence, TaskId};
+use agentflow_core::limits;
+use agentflow_core::run::Graph;
+use agentflow_core::status::Status;
+use agentflow_protocol::Timestamp;
+use agentflow_protocol::api::TaskView;
+use agentflow_protocol::runs::{EdgeView, GraphView, NodeView, RerunPreview, RunView};
+use agentflow_schema::{Error, NodeRecord, Readers, RunRecord, RunSummary};
+use agentflow_workflow::{Definition, On, draw};
+
+use super::views;
+
+/// A run in a listing.
+pub(crate) fn summary(run: RunSummary) -> RunView {
+    RunView {
+        id: run.id.0,
+        name: run.name,
+        mode: run.mode.to_owned(),
+        node_count: run.nodes,
+        parent: run.parent.map(|task| task.0),
+        created_at: run.created_at.into(),
+        ..stand(&run.state)
+    }
+}
+
+fn stand(state: &RunState) -> RunView {
+    RunView {
+        id: 0,
+        name: String::new(),
+        mode: String::new(),
+        status: state.status,
+        revision: state.revision,
+        definition: None,
+        node_count: 0,
+        parent: None,
+        created_at: Timestamp(agentflow_core::time::Wall(0)),
+        finished_at: state.settled_at.map(Timestamp),
+        error: state.error.as_deref().map(str::to_owned),
+        nodes: None,
+        vars: None,
+        inputs: None,
+    }
+}
+
+/// A run with everything. The inner error says what is damaged.
+pub(crate) fn full(readers: &Readers, record: &RunRecord) -> Result<Result<RunView, String>, Error> {
+    let definition = match Definition::from_json(&record.definition_body) {
+        Ok(definition) => definition,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let nodes = nodes(readers, record, &definition)?;
+    let birth = &record.row.birth;
+    Ok(Ok(RunView {
+        id: record.row.id.0,
+        name: birth.name.to_string(),
+        mode: birth.mode.to_owned(),
+        definition: Some(format!("{:?}", birth.definition)),
+        node_count: birth.nodes,
+        parent: birth.parent.map(|task| task.0),
+        created_at: birth.created_at.into(),
+        nodes: Some(nodes),
+        vars: Some(definition.vars),
+        inputs: serde_json::from_str(&birth.inputs)
+            .ok()
+            .filter(|inputs: &serde_json::Value| !inputs.is_null()),
+        ..stand(&record.row.state)
+    }))
+}
+
+/// A run's graph. The inner error says what is damaged.
+pub(crate) fn graph(readers: &Readers, record: &RunRecord) -> Result<Result<GraphView, String>, Error> {
+    let definition = match Definition::from_json(&record.definition_body) {
+        Ok(definition) => definition,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let name = |node: u32| definition.nodes[node as usize].name.to_string();
+    let edges = definition.nodes.iter().flat_map(|node| {
+        node.after.iter().map(|edge| EdgeView {
+            from: name(edge.node),
+            to: node.name.to_string(),
+            on: match edge.on {
+                On::Success => "success",
+                On::Order => "order",
+                On::Settled => "settled",
+                On::Failure => "failure",
+            }
+            .to_owned(),
+        })
+    });
+    let names = |level: Vec<&str>| level.into_iter().map(str::to_owned).collect();
+    Ok(Ok(GraphView {
+        edges: edges.collect(),
+        plan: definition.plan_names().into_iter().map(names).collect(),
+        mermaid: draw::mermaid(&definition),
+        nodes: nodes(readers, record, &definition)?,
+    }))
+}
+
+/// What a rerun from these nodes, or from those that failed, would run again. The inner error says
+/// which of them is none.
+pub(crate) fn preview(
+    readers: &Readers,
+    record: &RunRecord,
+    from: &[String],
+) -> Result<Result<RerunPreview, String>, Error> {
+    let definition = match Definition::from_json(&record.definition_body) {
+        Ok(definition) => Arc::new(definition),
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let nodes: Vec<NodeView> = nodes(readers, record, &definition)?;
+    let names = definition.names();
+    let own = || nodes.iter().filter_map(|node| Some((*names.get(&*node.name)?, node)));
+    let ended = own().filter(|(_, node)| node.status.is_settled()).map(|(place, node)| (place, node.status));
+    let active = own().filter(|(_, node)| matches!(node.status, Status::Pending | Status::Running));
+    let active: Vec<u32> = active.map(|(place, _)| place).collect();
+    let graph = Graph::restore(Arc::clone(&definition), ended, active.iter().copied());
+    let mut places = Vec::new();
+    for name in from {
+        match names.get(&**name) {
+            Some(place) => places.push(*place),
+            None => return Ok(Err(format!("the run has no node '{name}'"))),
+        }
+    }
+    if places.is_empty() {
+        places = graph.failed();
+    }
+    let affected = graph.affected(&places, false);
+    let name = |place: &u32| definition.nodes[*place as usize].name.to_string();
+    let all = 0..u32::try_from(definition.nodes.len()).unwrap_or(u32::MAX);
+    Ok(Ok(RerunPreview {
+        at_work: affected.iter().filter(|place| active.contains(place)).map(name).collect(),
+        kept: all.filter(|place| affected.binary_search(place).is_err()).map(|place| name(&place)).collect(),
+        nodes: affected.iter().map(name).collect(),
+    }))
+}
+
+/// A node of which nothing has become yet, as a task. `None` if the number is none of the run's.
+pub(crate) fn unwritten_task(record: &RunRecord, task: TaskId) -> Option<TaskView> {
+    let definition = Definition::from_json(&record.definition_body).ok()?;
+    let place = usize::try_from(task.0.checked_sub(record.row.birth.first_task.0)?).ok()?;
+    let node = definition.nodes.get(place)?;
+    let state = TaskState {
+        status: Status::Blocked,
+        group: "default".into(),
+        priority: 50,
+        attempt: Attempt(0),
+        fence: Fence(0),
+        failures: 0,
+        lost: 0,
+        worker: None,
+        ready_at: record.row.birth.created_at,
+        assigned_at: None,
+        started_at: None,
+        settled_at: None,
+        cancelling: false,
+        waits: None,
+    };
+    let mut view = views::stand(task, node.name.to_string(), record.row.birth.created_at, &state);
+    view.run_id = Some(record.row.id.0);
+    view.node = Some(node.name.to_string());
+    Some(view)
+}
+
+/// Every node in the order of the workflow, each followed by its items.
+fn nodes(readers: &Readers, record: &RunRecord, definition: &Definition) -> Result<Vec<NodeView>, Error> {
+    let mut rows: BTreeMap<TaskId, NodeRecord> = BTreeMap::new();
+    let mut items: BTreeMap<String, Vec<NodeRecord>> = BTreeMap::new();
+    let first = record.row.birth.first_task.0;
+    let own = first..first + u64::from(record.row.birth.nodes);
+    let mut after = TaskId(0);
+    loop {
+        let page = readers.nodes(record.row.id, after, limits::PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = last.task;
+        for row in page {
+            if own.contains(&row.task.0) {
+                rows.insert(row.task, row);
+            } else if let Some((node, _)) = row.node.rsplit_once('[') {
+                items.entry(node.to_owned()).or_default().push(row);
+            }
+        }
+    }
+    let mut views = Vec::with_capacity(definition.nodes.len());
+    for (task, node) in (first..).map(TaskId).zip(&definition.nodes) {
+        let needs = node.after.iter().map(|edge| definition.nodes[edge.node as usize].name.to_string());
+        views.push(match rows.remove(&task) {
+            Some(row) => NodeView { needs: needs.collect(), ..view(row) },
+            None => NodeView { needs: needs.collect(), ..unwritten(task, &node.name) },
+        });
+        views.extend(items.remove(&*node.name).unwrap_or_default().into_iter().map(view));
+    }
+    Ok(views)
+}
+
+fn view(row: NodeRecord) -> NodeView {
+    NodeView {
+        name: row.node,
+        task_id: row.task.0,
+        status: row.status,
+        needs: Vec::new(),
+        attempt: row.attempt.0,
+        worker: row.worker,
+        started_at: row.started_at.map(Timestamp),
+        finished_at: row.settled_at.map(Timestamp),
+        exit_code: row.exit_code,
+        error: row.error,
+        waits: row.waits.map(|waits| views::waits(waits).to_owned()),
+    }
+}
+
+fn unwritten(task: TaskId, name: &str) -> NodeView {
+    NodeView {
+        name: name.to_owned(),
+        task_id: task.0,
+        status: Status::Blocked,
+        needs: Vec::new(),
+        attempt: 0,
+        worker: None,
+        started_at: None,
+        finished_at: None,
+        exit_code: None,
+        error: None,
+        waits: None,
+    }
+}
