@@ -3,11 +3,24 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agentflow_core::ids::TaskId;
+use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::limits;
 use agentflow_core::status::Status;
 use agentflow_protocol::submit::Priority;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+
+mod keys;
+mod schedules;
+mod values;
+mod workflows;
+
+pub(crate) use keys::{KeysAct, SetKey};
+pub(crate) use schedules::{SchedulesAct, SetSchedule};
+use values::{duration, key_value, priority, run_id, subject, task_id};
+pub(crate) use workflows::{
+    Graph, GraphFormat, Plan, Reject, Relate, Rerun, Run, RunAct, Runs, SomeRuns, SomeTasks, Validate,
+    Variables, What,
+};
 
 /// Runs tasks for teams: a task goes in, a worker runs it, the result is durable.
 #[derive(Debug, Parser)]
@@ -22,6 +35,7 @@ pub(crate) struct Arguments {
 const AFTER: &str = "\
 Start here:
   agentflow run '[\"echo one\", \"echo two\"]'    run commands, with or without a master
+  agentflow run ci.yaml --var n=2              run a workflow, and watch it
   agentflow up                                 master and worker in this terminal
   agentflow submit --wait -- make test         one task
 
@@ -53,8 +67,39 @@ pub(crate) enum Command {
     Up(Up),
     /// Hand in one task, or a file of tasks
     Submit(Box<Submit>),
-    /// Run a list of commands and wait for all of them
+    /// Run a workflow file or a list of commands to its end
     Run(Box<Run>),
+    /// List runs of workflows
+    Runs(Runs),
+    /// Say what is wrong with a workflow file
+    Validate(Validate),
+    /// Show the levels of a workflow file, or of tasks
+    Plan(Plan),
+    /// Draw a workflow file or a run
+    Graph(Graph),
+    /// Print a JSON Schema for editors
+    Schema {
+        /// Of this
+        what: What,
+    },
+    /// Let tasks go on that wait for an approval
+    Approve(SomeTasks),
+    /// Fail tasks that wait for an approval
+    Reject(Reject),
+    /// Let tasks go on that were submitted with --hold
+    Release(SomeTasks),
+    /// Let one task come after another
+    Relate(Relate),
+    /// List concurrency keys, or set their limits
+    Keys {
+        #[command(subcommand)]
+        act: Option<KeysAct>,
+    },
+    /// List schedules, or make and control them
+    Schedules {
+        #[command(subcommand)]
+        act: Option<SchedulesAct>,
+    },
     /// List tasks
     #[command(visible_alias = "ls")]
     List(List),
@@ -208,6 +253,12 @@ pub(crate) struct Submit {
     /// The same key with the same task makes nothing new
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
+    /// Tasks that must complete first
+    #[arg(long, value_name = "ID", value_parser = task_id, num_args = 1.., value_delimiter = ',')]
+    pub(crate) needs: Vec<TaskId>,
+    /// Keep it blocked until `agentflow release`
+    #[arg(long)]
+    pub(crate) hold: bool,
     #[command(flatten)]
     pub(crate) task: TaskFlags,
     #[command(flatten)]
@@ -231,33 +282,6 @@ pub(crate) struct WaitFlags {
     pub(crate) exit_code: bool,
 }
 
-#[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "resume"]))]
-pub(crate) struct Run {
-    /// A JSON array of commands, or a file: JSON, or one command per line; - is standard input
-    #[arg(value_name = "JSON|FILE")]
-    pub(crate) list: Option<String>,
-    /// Wait for the tasks of an interrupted run
-    #[arg(long, value_name = "RUN")]
-    pub(crate) resume: Option<String>,
-    /// Give up waiting after so long (exit code 124)
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Stop each attempt after so long
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) task_timeout: Option<Duration>,
-    /// Tasks at once, where this command starts the worker [default: the number of cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SLOTS)))]
-    pub(crate) slots: Option<u32>,
-    /// Start an own master even if one answers at the default address
-    #[arg(long, conflicts_with = "master")]
-    pub(crate) embedded: bool,
-    #[command(flatten)]
-    pub(crate) wait: WaitFlags,
-    #[command(flatten)]
-    pub(crate) task: TaskFlags,
-}
-
 /// Which tasks, by what they have in common.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Filter {
@@ -279,6 +303,9 @@ pub(crate) struct Filter {
 pub(crate) struct List {
     #[command(flatten)]
     pub(crate) filter: Filter,
+    /// Of this run
+    #[arg(long, value_name = "RUN", value_parser = run_id)]
+    pub(crate) run: Option<RunId>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "all")]
     pub(crate) limit: usize,
@@ -301,6 +328,9 @@ pub(crate) struct Get {
     /// Also its attempts
     #[arg(long)]
     pub(crate) attempts: bool,
+    /// Also what it comes after and before
+    #[arg(long)]
+    pub(crate) relationships: bool,
 }
 
 #[derive(Debug, Args)]
@@ -371,61 +401,12 @@ pub(crate) struct Events {
     /// After this number [default: the newest --limit, or with --follow only what is to come]
     #[arg(long, value_name = "SEQ")]
     pub(crate) after: Option<u64>,
-    /// Only of this: task:5, worker:w1
+    /// Only of this: task:5, run:5, worker:w1
     #[arg(long, value_name = "WHO", value_parser = subject)]
     pub(crate) subject: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "follow")]
     pub(crate) limit: usize,
-}
-
-/// The units of a duration on the command line, in milliseconds.
-#[derive(Clone, Copy, ValueEnum)]
-enum Unit {
-    Ms,
-    S,
-    M,
-    H,
-    D,
-}
-
-/// Reads `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is no time; allowed: 500ms, 30s, 5m, 2h, 1d, or a number of seconds");
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let unit = if unit.is_empty() { Unit::S } else { Unit::from_str(unit, false).map_err(|_| wrong())? };
-    let ms = match unit {
-        Unit::Ms => 1.0,
-        Unit::S => 1_000.0,
-        Unit::M => 60_000.0,
-        Unit::H => 3_600_000.0,
-        Unit::D => 86_400_000.0,
-    };
-    Duration::try_from_secs_f64(number * ms / 1_000.0).map_err(|_| wrong())
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("'{text}' is no KEY=VALUE")),
-    }
-}
-
-fn task_id(text: &str) -> Result<TaskId, String> {
-    text.parse().map_err(|_| format!("'{text}' is no task id; write 5 or TASK-00000005"))
-}
-
-fn priority(text: &str) -> Result<Priority, String> {
-    let priority = text.parse().map_or_else(|_| Priority::Name(text.to_owned()), Priority::Number);
-    priority.number()?;
-    Ok(priority)
-}
-
-fn subject(text: &str) -> Result<String, String> {
-    use agentflow_core::event::Subject;
-    text.parse::<Subject>().map(|subject| subject.to_string())
 }
 
 #[cfg(test)]
@@ -443,13 +424,18 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
-        let ms = |text| duration(text).map(|time| time.as_millis());
-        assert_eq!(
-            [ms("500ms"), ms("30s"), ms("1.5m"), ms("7")],
-            [Ok(500), Ok(30_000), Ok(90_000), Ok(7_000)]
-        );
-        assert!(ms("soon").is_err() && ms("-1s").is_err() && ms("").is_err() && ms("5w").is_err());
+    fn every_help_is_one_line() {
+        fn check(command: &clap::Command) {
+            let name = command.get_name();
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty() && !about.contains('\n'), "{name}: {about:?}");
+            for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty() && !help.contains('\n'), "{name} {}: {help:?}", argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        Arguments::command().get_subcommands().for_each(check);
     }
 
     #[test]
@@ -467,15 +453,5 @@ mod tests {
         let Command::Wait(wait) = arguments.command else { panic!("another command") };
         assert_eq!(wait.ids, [TaskId(5), TaskId(6)]);
         assert!(parse(&["wait", "five"]).is_err());
-    }
-
-    #[test]
-    fn a_list_or_a_run_to_resume_but_not_both() {
-        assert!(parse(&["run", "[]"]).is_ok());
-        assert!(parse(&["run", "--resume", "ab12"]).is_ok());
-        assert!(parse(&["run", "-"]).is_ok(), "standard input");
-        assert!(parse(&["run", "--no-such-flag"]).is_err());
-        assert!(parse(&["run"]).is_err());
-        assert!(parse(&["run", "[]", "--resume", "ab12"]).is_err());
     }
 }

@@ -20,6 +20,10 @@ use ureq::{Agent, Body};
 
 use crate::error::Error;
 
+mod query;
+
+pub(crate) use query::{encode, with_query};
+
 /// How long a lost master is waited for unless told otherwise: longer than the restart of one
 /// with a million queued tasks.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,7 +57,7 @@ pub(crate) struct Client {
     patience: Option<Duration>,
     /// Whether any master has answered yet.
     met: AtomicBool,
-    /// Whether the user has been told that the master is away.
+    /// Whether the master is away, and the user has been told unless it is quiet.
     told: AtomicBool,
     /// Whether it says nothing of its troubles.
     quiet: AtomicBool,
@@ -108,6 +112,20 @@ impl Client {
         self.quiet.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it is waiting for a master that does not answer.
+    pub(crate) fn is_away(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// Another one that waits for nothing and says nothing.
+    pub(crate) fn impatient(&self) -> Self {
+        let masters = self.masters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let other = Self::new(masters, self.token.clone(), Some(Duration::ZERO));
+        other.current.store(self.current.load(Ordering::Relaxed), Ordering::Relaxed);
+        other.hush();
+        other
+    }
+
     /// The master that is spoken to now.
     pub(crate) fn address(&self) -> String {
         let masters = self.masters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -145,6 +163,16 @@ impl Client {
         self.change(Method::PATCH, path, body, None)
     }
 
+    /// Puts something in its place; saying the same twice changes nothing more.
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        self.change(Method::PUT, path, body, None)
+    }
+
+    /// Takes something away; never sent twice, because the second time it would not be there.
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.bare(Method::DELETE, path, Again::Never, ANSWER_TIMEOUT)
+    }
+
     /// Opens a stream of that media type.
     pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<impl Read + use<>, Error> {
         let call = Call {
@@ -168,15 +196,19 @@ impl Client {
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T, Error> {
-        self.json(&Call {
-            method: Method::GET,
-            path,
-            accept: "application/json",
-            body: Vec::new(),
-            key: None,
-            again: Again::Safe,
-            timeout: Some(timeout),
-        })
+        self.bare(Method::GET, path, Again::Safe, timeout)
+    }
+
+    /// A request without a body.
+    fn bare<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        again: Again,
+        timeout: Duration,
+    ) -> Result<T, Error> {
+        let (accept, body, key, timeout) = ("application/json", Vec::new(), None, Some(timeout));
+        self.json(&Call { method, path, accept, body, key, again, timeout })
     }
 
     fn change<T: DeserializeOwned>(
@@ -187,7 +219,8 @@ impl Client {
         key: Option<&str>,
     ) -> Result<T, Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::Usage(error.to_string()))?;
-        let again = if key.is_some() || method == Method::PATCH { Again::Safe } else { Again::Never };
+        let is_safe = key.is_some() || [Method::PATCH, Method::PUT].contains(&method);
+        let again = if is_safe { Again::Safe } else { Again::Never };
         let timeout = Some(ANSWER_TIMEOUT);
         self.json(&Call { method, path, accept: "application/json", body, key, again, timeout })
     }
@@ -257,7 +290,7 @@ impl Client {
         if let Some(key) = call.key {
             request = request.header("idempotency-key", key);
         }
-        if call.method == Method::GET {
+        if [Method::GET, Method::DELETE].contains(&call.method) {
             let request = request.body(()).map_err(ureq::Error::Http)?;
             let request = self.agent.configure_request(request);
             let request = match call.timeout {
@@ -284,14 +317,16 @@ impl Client {
     }
 
     fn away(&self, why: &str, patience: Duration) {
-        if !self.quiet.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::Relaxed) {
+        let is_first = !self.told.swap(true, Ordering::Relaxed);
+        if is_first && !self.quiet.load(Ordering::Relaxed) {
             let seconds = patience.as_secs_f64().ceil();
             eprintln!("{}: {why}; trying again for up to {seconds} s", self.address());
         }
     }
 
     fn back(&self) {
-        if self.told.swap(false, Ordering::Relaxed) && !self.quiet.load(Ordering::Relaxed) {
+        let was_away = self.told.swap(false, Ordering::Relaxed);
+        if was_away && !self.quiet.load(Ordering::Relaxed) {
             eprintln!("{}: it answers again", self.address());
         }
     }
@@ -420,33 +455,6 @@ fn problem(response: Response<Body>) -> Problem {
     })
 }
 
-/// A path with a query; empty values are left out.
-pub(crate) fn with_query(path: &str, parameters: &[(&str, String)]) -> String {
-    let mut text = path.to_owned();
-    let mut separator = '?';
-    for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
-        text.push(separator);
-        text.push_str(name);
-        text.push('=');
-        text.push_str(&encode(value));
-        separator = '&';
-    }
-    text
-}
-
-/// Percent-encodes everything but unreserved characters.
-pub(crate) fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
 /// A fresh identity of 128 random bits, for idempotency keys and run ids.
 pub(crate) fn random_hex(bytes: usize) -> Result<String, Error> {
     let mut buffer = [0; 16];
@@ -468,13 +476,6 @@ fn random_share() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn queries_are_encoded() {
-        let path =
-            with_query("/a", &[("label", "os=a b&c".into()), ("no", String::new()), ("x", "é".into())]);
-        assert_eq!(path, "/a?label=os%3Da%20b%26c&x=%C3%A9");
-    }
 
     #[test]
     fn identities_differ() {

@@ -14,7 +14,6 @@
 //! for. So what was interrupted is never begun by somebody else, and two runs do not wait for one
 //! another.
 
-use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -75,11 +74,9 @@ pub(crate) fn open(
         }
     };
     let (number, name) = worker_name(state, record.worker)?;
-    let groups: BTreeSet<String> =
-        record.tasks.iter().map(|task| task.group.clone().unwrap_or_else(|| "default".to_owned())).collect();
     let id = format!("local-{number}");
     let mut config = worker_config(state, &url, &id, slots);
-    config.groups = groups.into_iter().collect();
+    config.groups = record.groups();
     config.labels.insert(label.to_owned(), record.id.clone());
     let worker = worker::start(config).map_err(|error| worker_failed(&error))?;
     Ok((Local { url, worker, _name: name, users, master }, number))

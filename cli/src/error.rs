@@ -32,6 +32,9 @@ pub(crate) enum Error {
     /// The command line or an input file is wrong.
     #[error("{0}")]
     Usage(String),
+    /// A file is wrong: one line for each thing, beginning with the file's name.
+    #[error("{0}")]
+    Wrong(String),
     /// Nothing answers there.
     #[error("no master at {at}{}: start one with `agentflow up`, or name another with --master URL", because(.cause))]
     NoMaster {
@@ -93,6 +96,15 @@ impl Error {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// What is said of it on standard error.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            // Editors jump to what begins like this.
+            Self::Wrong(lines) => lines.clone(),
+            other => format!("agentflow: {other}"),
+        }
+    }
+
     /// Whether the master answered with that status.
     pub(crate) fn is_status(&self, status: u16) -> bool {
         matches!(self, Self::Problem(problem) if problem.status == status)
@@ -101,7 +113,7 @@ impl Error {
     /// The exit code that tells scripts which kind of error it was.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => exit::USAGE,
+            Self::Usage(_) | Self::Wrong(_) => exit::USAGE,
             Self::NoMaster { .. } => exit::NO_MASTER,
             Self::Busy(_) => exit::CONFLICT,
             Self::Problem(problem) => match problem.status {

@@ -10,14 +10,19 @@ use clap::Parser;
 mod args;
 mod client;
 mod commands;
+mod document;
 mod embedded;
 mod error;
+mod follow;
+mod input;
 mod interrupt;
 mod output;
 mod restart;
 mod run_list;
 mod settle;
 mod state;
+mod task_output;
+mod workflow_file;
 
 use args::Arguments;
 use error::exit;
@@ -35,7 +40,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if error.is_closed_pipe() => ExitCode::from(exit::DONE),
         Err(error) => {
-            eprintln!("agentflow: {error}");
+            eprintln!("{}", error.message());
             ExitCode::from(error.exit_code())
         }
     }

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use agentflow_core::run::RunStatus;
 use agentflow_core::status::Status;
 use agentflow_protocol::Timestamp;
 use serde::Serialize;
@@ -51,13 +52,25 @@ impl Paint {
         }
     }
 
-    fn of(status: Status) -> Option<Self> {
+    /// That of a status, if it has one.
+    pub(crate) fn of(status: Status) -> Option<Self> {
         match status {
             Status::Completed => Some(Self::Good),
             Status::Failed => Some(Self::Bad),
             Status::Cancelled | Status::Skipped => Some(Self::Odd),
             Status::Running => Some(Self::Busy),
             Status::Blocked | Status::Pending => None,
+        }
+    }
+
+    /// That of a run's status, if it has one.
+    pub(crate) fn of_run(status: RunStatus) -> Option<Self> {
+        match status {
+            RunStatus::Completed => Some(Self::Good),
+            RunStatus::Failed => Some(Self::Bad),
+            RunStatus::Cancelled | RunStatus::Paused => Some(Self::Odd),
+            RunStatus::Running => Some(Self::Busy),
+            RunStatus::Pending => None,
         }
     }
 }
@@ -80,6 +93,11 @@ impl Cell {
         Self { text: status.word().to_owned(), paint: Paint::of(status) }
     }
 
+    /// A run's status in its colour.
+    pub(crate) fn run(status: RunStatus) -> Self {
+        Self { text: status.word().to_owned(), paint: Paint::of_run(status) }
+    }
+
     /// A worker's status in its colour.
     pub(crate) fn worker(status: &str) -> Self {
         let paint = match status {
@@ -95,9 +113,18 @@ impl Output {
     /// Looks at standard output and the environment.
     pub(crate) fn detect(json: bool) -> Self {
         let terminal = io::stdout().is_terminal();
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { json, colour: terminal && wanted && !json, terminal }
+        Self { json, colour: terminal && !is_plain() && !json, terminal }
+    }
+
+    /// The same for standard error, for what is drawn there.
+    pub(crate) fn of_standard_error() -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self { json: false, colour: terminal && !is_plain(), terminal }
+    }
+
+    /// Whether it goes to a terminal on which things can be drawn.
+    pub(crate) fn can_draw(self) -> bool {
+        self.terminal && !self.json && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 
     /// One line.
@@ -133,6 +160,12 @@ impl Output {
     pub(crate) fn status(self, status: Status) -> String {
         let text = format!("{:<9}", status.word());
         Paint::of(status).map_or(text.clone(), |paint| self.paint(paint, text))
+    }
+
+    /// The status of a run, padded to the longest of them.
+    pub(crate) fn run_status(self, status: RunStatus) -> String {
+        let text = format!("{:<9}", status.word());
+        Paint::of_run(status).map_or(text.clone(), |paint| self.paint(paint, text))
     }
 
     /// A title, cut to what a table line bears.
@@ -203,8 +236,14 @@ impl Output {
     }
 }
 
+/// Whether the environment wants no colours.
+fn is_plain() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
 /// The text without control characters: a title must not move the cursor of who lists it.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
 }
 

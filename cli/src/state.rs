@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use agentflow_protocol::submit::TaskBody;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::client::random_hex;
 use crate::error::Error;
@@ -77,10 +78,41 @@ pub(crate) struct RunRecord {
     /// The idempotency key under which the tasks are sent.
     pub(crate) key: String,
     /// What to do, as it is sent: sent again with the same key it makes nothing new.
+    #[serde(default)]
     pub(crate) tasks: Vec<TaskBody>,
     /// The tasks' ids, once all are handed in.
     #[serde(default)]
     pub(crate) ids: Vec<u64>,
+    /// Instead of tasks, a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) workflow: Option<WorkflowRecord>,
+}
+
+/// A workflow that a `run` hands in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WorkflowRecord {
+    /// Its file, as it was typed.
+    pub(crate) file: String,
+    /// The groups of its tasks.
+    pub(crate) groups: Vec<String>,
+    /// The request, as it is sent.
+    pub(crate) body: Box<RawValue>,
+    /// The run's number at the master, once it is handed in.
+    #[serde(default)]
+    pub(crate) run: Option<u64>,
+}
+
+impl RunRecord {
+    /// The groups that a worker must serve to do it.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        let default = || "default".to_owned();
+        let of_tasks = self.tasks.iter().map(|task| task.group.clone().unwrap_or_else(default));
+        let of_workflow = self.workflow.iter().flat_map(|workflow| workflow.groups.iter().cloned());
+        let mut groups: Vec<String> = of_tasks.chain(of_workflow).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        if groups.is_empty() { vec![default()] } else { groups }
+    }
 }
 
 impl StateDir {
@@ -177,7 +209,8 @@ impl StateDir {
     pub(crate) fn new_run(&self, master: Option<String>, tasks: Vec<TaskBody>) -> Result<RunRecord, Error> {
         self.prune();
         let (id, key) = (random_hex(4)?, random_hex(16)?);
-        Ok(RunRecord { id, master, cursor: None, worker: None, key, tasks, ids: Vec::new() })
+        let (cursor, worker, ids, workflow) = (None, None, Vec::new(), None);
+        Ok(RunRecord { id, master, cursor, worker, key, tasks, ids, workflow })
     }
 
     /// Writes a record; a crash leaves the old one or the new one.
@@ -303,6 +336,22 @@ mod tests {
         drop(lock);
         assert_eq!(state.live_master().expect("readable"), None);
         assert!(state.lock_master().expect("lockable").is_some());
+    }
+
+    #[test]
+    fn a_workflow_comes_back_as_it_was_written() {
+        let (_dir, state) = state();
+        let mut record = state.new_run(None, Vec::new()).expect("made");
+        assert_eq!(record.groups(), ["default"]);
+        let text = r#"{"workflow":{"b":1,"a":2}}"#;
+        let body = RawValue::from_string(text.to_owned()).expect("JSON");
+        let groups = vec!["gpu".to_owned()];
+        record.workflow = Some(WorkflowRecord { file: "ci.yaml".into(), groups, body, run: Some(5) });
+        state.save_run(&record).expect("saved");
+        let read = state.load_run(&record.id).expect("there");
+        assert_eq!(read.groups(), ["gpu"]);
+        let workflow = read.workflow.expect("a workflow");
+        assert_eq!((workflow.body.get(), workflow.run), (text, Some(5)));
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn act(
                 group: filter.group.clone(),
                 worker: filter.worker.clone(),
                 label: filter.label.clone(),
+                run: None,
                 ids: Vec::new(),
             };
             bulk(filter, action, client, output)

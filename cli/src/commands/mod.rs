@@ -2,14 +2,21 @@
 
 mod choice;
 mod events;
+mod gates;
+mod keys;
 mod logs;
 mod report;
+mod rerun;
 mod run;
+mod run_workflow;
+mod runs;
+mod schedules;
 mod service;
 mod submit;
 mod tasks;
 mod wait;
 mod workers;
+mod workflows;
 
 use clap::CommandFactory;
 
@@ -32,6 +39,17 @@ pub(crate) fn execute(command: Command, global: &Global, output: Output) -> Resu
         Command::Up(up) => embedded::up(&up, output),
         Command::Submit(submit) => submit::submit(*submit, global, output),
         Command::Run(run) => run::run(*run, global, output),
+        Command::Runs(list) => runs::list(&list, &connect(global)?, output),
+        Command::Validate(validate) => workflows::validate(&validate, output),
+        Command::Plan(plan) => workflows::plan(&plan, global, output),
+        Command::Graph(graph) => workflows::graph(&graph, global, output),
+        Command::Schema { what } => workflows::schema(what, output),
+        Command::Approve(tasks) => gates::approve(&tasks, &connect(global)?, output),
+        Command::Reject(reject) => gates::reject(&reject, &connect(global)?, output),
+        Command::Release(tasks) => gates::release(&tasks, &connect(global)?, output),
+        Command::Relate(relate) => gates::relate(&relate, &connect(global)?, output),
+        Command::Keys { act } => keys::keys(act.as_ref(), &connect(global)?, output),
+        Command::Schedules { act } => schedules::schedules(act.as_ref(), &connect(global)?, output),
         Command::List(list) => tasks::list(&list, &connect(global)?, output),
         Command::Get(get) => tasks::get(&get, &connect(global)?, output),
         Command::Logs(logs) => logs::logs(&logs, connect(global)?, output),

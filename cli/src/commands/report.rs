@@ -2,7 +2,7 @@
 //! failed, a bar while waiting, and the exit code.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,7 @@ use crate::client::Client;
 use crate::error::{Error, exit};
 use crate::output::{Output, Paint};
 use crate::settle::{Listener, Since, settle, task_path};
-
-/// Bytes of one task's output that `--logs` prints; the rest is there for `agentflow logs`.
-const LOG_BYTES: u64 = 1 << 20;
+use crate::task_output::log_lines;
 
 /// Tasks whose whole state is asked for at the end with `--json`; past it the status is printed.
 const WHOLE_VIEWS: usize = 1_000;
@@ -91,6 +89,11 @@ impl Bar {
         Self(bar)
     }
 
+    /// None at all.
+    pub(crate) fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
     /// Takes it off the terminal.
     pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
@@ -155,7 +158,7 @@ impl Listener for Teller<'_> {
                 known.cloned().or_else(|| view.as_ref().map(|view| view.title.clone())).unwrap_or_default();
             let mut lines = vec![self.end_line(id, status, &title, view.as_ref().filter(|_| failed))];
             if self.flags.logs {
-                lines.extend(self.log_lines(id)?);
+                lines.extend(log_lines(self.client, id, self.output)?);
             } else if let Some(result) =
                 view.as_ref().filter(|_| failed).and_then(|view| view.result.as_deref())
             {
@@ -185,23 +188,6 @@ impl Teller<'_> {
             line.push_str(&format!("  ({})", self.output.paint(Paint::Bad, self.output.title(error))));
         }
         line
-    }
-
-    fn log_lines(&self, id: u64) -> Result<Vec<String>, Error> {
-        let mut bytes = Vec::new();
-        let stream = self.client.stream(&format!("{}/logs", task_path(id)), "text/plain")?;
-        stream
-            .take(LOG_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::io(format!("cannot read the output of task {id}"), error))?;
-        let cut = bytes.len() as u64 > LOG_BYTES;
-        let text = String::from_utf8_lossy(&bytes);
-        let bar = self.output.paint(Paint::Faint, "|");
-        let mut lines: Vec<String> = text.lines().map(|line| format!("    {bar} {line}")).collect();
-        if cut {
-            lines.push(format!("    {bar} … the rest: agentflow logs {id}"));
-        }
-        Ok(lines)
     }
 }
 

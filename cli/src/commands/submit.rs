@@ -1,23 +1,20 @@
 //! `submit`: hands in tasks, and waits for them if asked.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use agentflow_protocol::api::{Ids, TaskView};
-use agentflow_protocol::submit::{TaskBody, TasksBody};
+use agentflow_protocol::submit::{TaskBody, TaskRef, TasksBody};
 use serde_json::json;
 
 use super::report::{Bar, Tally, Work, see_through};
 use crate::args::{Global, Submit};
 use crate::client::{Client, random_hex};
 use crate::error::{Error, exit};
+use crate::input::read_text;
 use crate::interrupt::{Ended, guarded};
 use crate::output::Output;
 use crate::run_list;
 use crate::settle::{Since, head};
-
-/// Largest file of tasks: a million commands.
-const FILE_BYTES: u64 = 256 << 20;
 
 pub(super) fn submit(submit: Submit, global: &Global, output: Output) -> Result<u8, Error> {
     let (tasks, name) = tasks_of(&submit)?;
@@ -114,22 +111,6 @@ pub(super) fn hand_in(client: &Client, tasks: &[TaskBody], key: &str) -> Result<
     Ok(ids)
 }
 
-/// Reads a file or, for `-`, standard input.
-pub(super) fn read_text(path: &str) -> Result<String, Error> {
-    let wrong = |error| Error::Usage(format!("cannot read {path}: {error}"));
-    let source: Box<dyn Read> = if path == "-" {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(wrong)?)
-    };
-    let mut text = String::new();
-    source.take(FILE_BYTES + 1).read_to_string(&mut text).map_err(wrong)?;
-    if text.len() as u64 > FILE_BYTES {
-        return Err(Error::Usage(format!("{path} is larger than {} MiB; split it", FILE_BYTES >> 20)));
-    }
-    Ok(text)
-}
-
 /// The tasks that the flags describe, and what to call their source in messages.
 fn tasks_of(submit: &Submit) -> Result<(Vec<TaskBody>, String), Error> {
     let (mut tasks, name) = match &submit.file {
@@ -150,6 +131,10 @@ fn tasks_of(submit: &Submit) -> Result<(Vec<TaskBody>, String), Error> {
         task.title = task.title.take().or_else(|| submit.title.clone());
         task.description = task.description.take().or_else(|| submit.description.clone());
         task.not_before = task.not_before.or(not_before);
+        if !submit.needs.is_empty() && task.needs.is_none() {
+            task.needs = Some(submit.needs.iter().map(|id| TaskRef::Number(id.0)).collect());
+        }
+        task.hold = task.hold.or(submit.hold.then_some(true));
     }
     Ok((tasks, name))
 }

@@ -1,10 +1,11 @@
 //! `list`, `get`, `why` and `update`.
 
 use agentflow_core::status::Status;
-use agentflow_protocol::api::{Attempts, PatchBody, TaskPage, TaskView, WhyView};
+use agentflow_protocol::api::{Attempts, PatchBody, ReasonView, TaskPage, TaskView, WhyView};
+use agentflow_protocol::runs::Relations;
 use serde_json::{Value, json};
 
-use crate::args::{Filter, Get, List, OneTask, Update};
+use crate::args::{Get, List, OneTask, Update};
 use crate::client::{Client, with_query};
 use crate::error::{Error, exit};
 use crate::output::{Cell, Output, age};
@@ -19,7 +20,7 @@ pub(super) fn list(list: &List, client: &Client, output: Output) -> Result<u8, E
     let mut cursor = None;
     while tasks.len() < wanted {
         let limit = (wanted - tasks.len()).min(PAGE);
-        let page: TaskPage = client.get(&page_path(&list.filter, limit, cursor.as_deref()))?;
+        let page: TaskPage = client.get(&page_path(list, limit, cursor.as_deref()))?;
         // A page may be short, even empty, and not the last.
         tasks.extend(page.tasks);
         cursor = page.next_cursor;
@@ -39,7 +40,8 @@ pub(super) fn list(list: &List, client: &Client, output: Output) -> Result<u8, E
     Ok(exit::DONE)
 }
 
-fn page_path(filter: &Filter, limit: usize, cursor: Option<&str>) -> String {
+fn page_path(list: &List, limit: usize, cursor: Option<&str>) -> String {
+    let filter = &list.filter;
     let status: Vec<&str> = filter.status.iter().map(|status| status.word()).collect();
     with_query(
         "/api/v2/tasks",
@@ -48,6 +50,7 @@ fn page_path(filter: &Filter, limit: usize, cursor: Option<&str>) -> String {
             ("group", filter.group.clone().unwrap_or_default()),
             ("worker", filter.worker.clone().unwrap_or_default()),
             ("label", filter.label.clone().unwrap_or_default()),
+            ("run", list.run.map(|run| run.to_string()).unwrap_or_default()),
             ("limit", limit.to_string()),
             ("cursor", cursor.unwrap_or_default().to_owned()),
         ],
@@ -72,16 +75,30 @@ pub(super) fn get(get: &Get, client: &Client, output: Output) -> Result<u8, Erro
     let view: TaskView = client.get(&path)?;
     let attempts: Option<Attempts> =
         if get.attempts { Some(client.get(&format!("{path}/attempts"))?) } else { None };
+    let relations: Option<Relations> =
+        if get.relationships { Some(client.get(&format!("{path}/relationships"))?) } else { None };
     if output.json {
         let mut value = serde_json::to_value(&view).unwrap_or_default();
-        if let (Value::Object(fields), Some(attempts)) = (&mut value, &attempts) {
-            fields.insert("attempts".to_owned(), json!(attempts.attempts));
+        if let Value::Object(fields) = &mut value {
+            fields.extend(attempts.map(|have| ("attempts".to_owned(), json!(have.attempts))));
+            fields.extend(relations.map(|have| ("relationships".to_owned(), json!(have.relationships))));
         }
         output.json(&value)?;
         return Ok(exit::DONE);
     }
     output.fields(&fields(&view))?;
-    let Some(attempts) = attempts else { return Ok(exit::DONE) };
+    if let Some(attempts) = &attempts {
+        output.line("")?;
+        show_attempts(attempts, output)?;
+    }
+    if let Some(relations) = &relations {
+        output.line("")?;
+        show_relations(relations, output)?;
+    }
+    Ok(exit::DONE)
+}
+
+fn show_attempts(attempts: &Attempts, output: Output) -> Result<(), Error> {
     let rows: Vec<Vec<Cell>> = attempts
         .attempts
         .iter()
@@ -96,9 +113,22 @@ pub(super) fn get(get: &Get, client: &Client, output: Output) -> Result<u8, Erro
             ]
         })
         .collect();
-    output.line("")?;
-    output.table(&["ATTEMPT", "STATUS", "WORKER", "ASSIGNED", "EXIT", "ERROR"], &rows)?;
-    Ok(exit::DONE)
+    output.table(&["ATTEMPT", "STATUS", "WORKER", "ASSIGNED", "EXIT", "ERROR"], &rows)
+}
+
+fn show_relations(relations: &Relations, output: Output) -> Result<(), Error> {
+    let rows: Vec<Vec<Cell>> = relations
+        .relationships
+        .iter()
+        .map(|relation| {
+            vec![
+                relation.predecessor.to_string().into(),
+                relation.successor.to_string().into(),
+                relation.relation.word().into(),
+            ]
+        })
+        .collect();
+    output.table(&["BEFORE", "AFTER", "TYPE"], &rows)
 }
 
 /// What a task says of itself, in the order in which people ask.
@@ -112,6 +142,9 @@ fn fields(view: &TaskView) -> Vec<(&'static str, String)> {
         ("exit code", view.exit_code.map(|code| code.to_string())),
         ("signal", view.signal.map(|signal| signal.to_string())),
         ("progress", view.progress.as_ref().map(|p| format!("{} % {}", p.percent, p.message))),
+        ("waits for", view.waits.clone()),
+        ("run", view.run_id.map(|run| run.to_string())),
+        ("node", view.node.clone()),
         ("group", Some(view.group.clone())),
         ("priority", Some(view.priority.to_string())),
         ("attempt", Some(view.attempt.to_string())),
@@ -171,19 +204,23 @@ pub(super) fn why(task: &OneTask, client: &Client, output: Output) -> Result<u8,
     if why.reasons.is_empty() && !why.status.is_settled() && why.status != Status::Running {
         output.line("nothing holds it back: it is about to be taken")?;
     }
-    for reason in &why.reasons {
-        let held = if reason.held_by.is_empty() {
-            String::new()
-        } else {
-            format!("; held by {}", reason.held_by.join(", "))
-        };
-        let since = reason.since.map(|since| format!("; for {}", age(since))).unwrap_or_default();
-        output.line(format_args!("- {} ({}){held}{since}", reason.detail, reason.code))?;
-        if !reason.frees.is_empty() {
-            output.line(format_args!("  what helps: {}", reason.frees))?;
-        }
-    }
+    why.reasons.iter().flat_map(reason_lines).try_for_each(|line| output.line(line))?;
     Ok(exit::DONE)
+}
+
+/// A reason, and what helps.
+pub(super) fn reason_lines(reason: &ReasonView) -> Vec<String> {
+    let held = if reason.held_by.is_empty() {
+        String::new()
+    } else {
+        format!("; held by {}", reason.held_by.join(", "))
+    };
+    let since = reason.since.map(|since| format!("; for {}", age(since))).unwrap_or_default();
+    let mut lines = vec![format!("- {} ({}){held}{since}", reason.detail, reason.code)];
+    if !reason.frees.is_empty() {
+        lines.push(format!("  what helps: {}", reason.frees));
+    }
+    lines
 }
 
 pub(super) fn update(update: &Update, client: &Client, output: Output) -> Result<u8, Error> {

@@ -1,5 +1,12 @@
 //! The real `agentflow`, run as people run it.
 
+mod control;
+mod examples;
 mod masterless;
+mod relations;
+mod standing;
 mod support;
+mod terminal;
 mod with_master;
+mod workflow_files;
+mod workflows;

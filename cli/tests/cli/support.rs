@@ -212,3 +212,15 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) fn lines(path: &Path) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
+
+/// A file in that home, by its path.
+pub(crate) fn file(home: &Home, name: &str, text: &str) -> String {
+    let path = home.path(name);
+    std::fs::write(&path, text).expect("written");
+    path.into_os_string().into_string().expect("text")
+}
+
+/// A file that is shipped in `examples/`, by its path.
+pub(crate) fn example(name: &str) -> String {
+    format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,122 @@
+//! Values on the command line: read and checked as far as that needs no master.
+
+use std::time::Duration;
+
+use agentflow_core::ids::{RunId, TaskId};
+use agentflow_core::run::RunStatus;
+use agentflow_protocol::submit::Priority;
+use clap::ValueEnum;
+use serde_json::Value;
+
+/// The units of a duration on the command line, in milliseconds.
+#[derive(Clone, Copy, ValueEnum)]
+enum Unit {
+    Ms,
+    S,
+    M,
+    H,
+    D,
+}
+
+/// Reads `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no time; allowed: 500ms, 30s, 5m, 2h, 1d, or a number of seconds");
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = if unit.is_empty() { Unit::S } else { Unit::from_str(unit, false).map_err(|_| wrong())? };
+    let ms = match unit {
+        Unit::Ms => 1.0,
+        Unit::S => 1_000.0,
+        Unit::M => 60_000.0,
+        Unit::H => 3_600_000.0,
+        Unit::D => 86_400_000.0,
+    };
+    Duration::try_from_secs_f64(number * ms / 1_000.0).map_err(|_| wrong())
+}
+
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("'{text}' is no KEY=VALUE")),
+    }
+}
+
+pub(super) fn task_id(text: &str) -> Result<TaskId, String> {
+    text.parse().map_err(|_| format!("'{text}' is no task id; write 5 or TASK-00000005"))
+}
+
+pub(super) fn priority(text: &str) -> Result<Priority, String> {
+    let priority = text.parse().map_or_else(|_| Priority::Name(text.to_owned()), Priority::Number);
+    priority.number()?;
+    Ok(priority)
+}
+
+pub(super) fn subject(text: &str) -> Result<String, String> {
+    use agentflow_core::event::Subject;
+    text.parse::<Subject>().map(|subject| subject.to_string())
+}
+
+pub(super) fn run_id(text: &str) -> Result<RunId, String> {
+    let wrong = || format!("'{text}' is no run; write its number, such as 5");
+    text.parse().ok().filter(|id| *id > 0).map(RunId).ok_or_else(wrong)
+}
+
+/// Reads `10/1m`: so many in that time.
+pub(super) fn rate(text: &str) -> Result<(u32, Duration), String> {
+    let wrong = || format!("'{text}' is no rate; write how many in which time, such as 10/1m");
+    let (count, time) = text.split_once('/').ok_or_else(wrong)?;
+    let count = count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+    Ok((count, duration(time)?))
+}
+
+pub(super) fn run_status(text: &str) -> Result<RunStatus, String> {
+    text.parse()
+}
+
+/// Reads `KEY=VALUE`: the value is JSON where it is a number, true, false, null, a list or an object,
+/// and text otherwise.
+pub(super) fn variable(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = key_value(text)?;
+    let read = serde_json::from_str(&value).ok().filter(|read| !matches!(read, Value::String(_)));
+    Ok((key, read.unwrap_or(Value::String(value))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let ms = |text| duration(text).map(|time| time.as_millis());
+        assert_eq!(
+            [ms("500ms"), ms("30s"), ms("1.5m"), ms("7")],
+            [Ok(500), Ok(30_000), Ok(90_000), Ok(7_000)]
+        );
+        assert!(ms("soon").is_err() && ms("-1s").is_err() && ms("").is_err() && ms("5w").is_err());
+    }
+
+    #[test]
+    fn variables_are_json_or_text() {
+        let check = |text: &str, key: &str, value: Value| {
+            assert_eq!(variable(text), Ok((key.to_owned(), value)), "{text}");
+        };
+        check("n=1", "n", 1.into());
+        check("n=-1.5", "n", serde_json::json!(-1.5));
+        check("on=true", "on", true.into());
+        check("no=null", "no", Value::Null);
+        check("list=[1, \"a\"]", "list", serde_json::json!([1, "a"]));
+        check("map={\"a\": 1}", "map", serde_json::json!({"a": 1}));
+        check("text=a=b", "text", "a=b".into());
+        check("quoted=\"1\"", "quoted", "\"1\"".into());
+        check("version=1.2.3", "version", "1.2.3".into());
+        check("empty=", "empty", "".into());
+        assert!(variable("=x").is_err() && variable("x").is_err());
+    }
+
+    #[test]
+    fn runs_are_numbered_from_one() {
+        assert_eq!(run_id("5"), Ok(RunId(5)));
+        assert!(run_id("0").is_err() && run_id("x").is_err());
+    }
+}
