@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use agentflow_tests::sim::{Sabotage, run};
+use agentflow_tests::sim::{Ending, Moment, Sabotage, run, run_of_fifty};
 
 /// Happenings with faults in each story.
 const STEPS: u64 = 1_500;
@@ -49,4 +49,43 @@ fn an_effect_before_its_commit_is_seen() {
 #[test]
 fn a_forgotten_batch_is_seen() {
     is_seen(Sabotage::ForgetBatch, "was acknowledged; its row: None", 100);
+}
+
+#[test]
+fn a_lost_edge_of_a_workflow_is_seen() {
+    is_seen(Sabotage::DropEdge, "began before", 100);
+}
+
+fn fifty(crash: Option<(u64, Moment)>) -> Ending {
+    run_of_fifty(crash).unwrap_or_else(|what| panic!("{crash:?}: {what}"))
+}
+
+/// The master dies at that moment of every commit in turn; the run must end as without that.
+fn ends_the_same(moment: Moment) {
+    let undisturbed = fifty(None);
+    assert_eq!(undisturbed.run, "completed");
+    assert!(undisturbed.commits > 50, "{}", undisturbed.commits);
+    for commit in 1..=undisturbed.commits {
+        let ending = fifty(Some((commit, moment)));
+        assert_eq!(ending.run, undisturbed.run, "{moment:?} at commit {commit}");
+        for (name, node) in &undisturbed.nodes {
+            assert_eq!(ending.nodes.get(name), Some(node), "{name}, {moment:?} at commit {commit}");
+        }
+        assert_eq!(ending.nodes.len(), undisturbed.nodes.len(), "{moment:?} at commit {commit}");
+    }
+}
+
+#[test]
+fn a_run_ends_the_same_if_the_master_dies_before_any_commit() {
+    ends_the_same(Moment::Decided);
+}
+
+#[test]
+fn a_run_ends_the_same_if_the_master_dies_before_it_tells_of_any_commit() {
+    ends_the_same(Moment::Committed);
+}
+
+#[test]
+fn a_run_ends_the_same_if_the_master_dies_after_any_commit() {
+    ends_the_same(Moment::Told);
 }

@@ -23,18 +23,41 @@ const SLEEPS: &[(&str, usize)] = &[
 
 /// Which packages of this workspace a package may use.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("actors/core", &[]),
-    ("actors/protocol", &["core"]),
+    ("actors/workflow", &[]),
+    ("actors/core", &["workflow"]),
+    ("actors/protocol", &["core", "workflow"]),
     ("schema", &["core"]),
-    ("actors", &["core", "protocol", "schema"]),
-    ("master", &["core", "protocol", "schema", "actors"]),
+    ("actors", &["core", "protocol", "schema", "workflow"]),
+    ("master", &["core", "protocol", "schema", "actors", "workflow"]),
     ("worker", &["core", "protocol"]),
-    ("cli", &["core", "protocol", "master", "worker"]),
-    ("tests", &["core", "protocol", "schema"]),
+    ("cli", &["core", "protocol", "master", "worker", "workflow"]),
+    ("tests", &["core", "protocol", "schema", "workflow"]),
 ];
 
 /// What the core may use: data structures and their encodings, nothing that acts.
-const CORE_USES: &[&str] = &["petgraph", "rustc-hash", "serde", "serde_json", "sha2", "thiserror"];
+const CORE_USES: &[&str] =
+    &["agentflow-workflow", "petgraph", "rustc-hash", "serde", "serde_json", "sha2", "thiserror"];
+
+/// What the reader of workflows may use: parsers, an engine for expressions, data structures.
+const WORKFLOW_USES: &[&str] =
+    &["minijinja", "petgraph", "rustc-hash", "saphyr-parser", "serde", "serde_json", "thiserror"];
+
+/// Packages that act, which nothing pure may link.
+const ACTING: &[&str] = &["actix", "actix-rt", "diesel", "tokio", "rand", "getrandom", "rustix"];
+
+/// Words by which a source would look at the world, or leave something to chance.
+const ACTING_WORDS: &[&str] = &[
+    "Instant::now",
+    "SystemTime",
+    "std::fs",
+    "std::net",
+    "std::io",
+    "std::thread",
+    "std::env",
+    "std::process",
+    "RandomState",
+    "rand::",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace's directory").to_owned()
@@ -120,30 +143,30 @@ fn links(package: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
+/// That package uses nothing but these, and neither it nor what it links acts.
+fn only_computes(manifest: &str, package: &str, may_use: &[&str]) {
+    let uses = entries(manifest, "dependencies");
+    let others: Vec<&String> = uses.iter().filter(|name| !may_use.contains(&name.as_str())).collect();
+    assert!(others.is_empty(), "{package} uses {others:?}");
+    let linked = links(package);
+    for other in ACTING {
+        assert!(!linked.contains(*other), "{package} links {other}");
+    }
+    let files = sources(&format!("{manifest}/src"));
+    assert!(!files.is_empty(), "{manifest} has sources");
+    for word in ACTING_WORDS {
+        assert_eq!(who_says(&files, word), [""; 0], "{package} says {word}");
+    }
+}
+
 #[test]
 fn the_core_only_computes() {
-    let uses = entries("actors/core", "dependencies");
-    let others: Vec<&String> = uses.iter().filter(|name| !CORE_USES.contains(&name.as_str())).collect();
-    assert!(others.is_empty(), "the core uses {others:?}");
-    let linked = links("agentflow-core");
-    for package in ["actix", "actix-rt", "diesel", "tokio", "rand", "getrandom", "rustix"] {
-        assert!(!linked.contains(package), "the core links {package}");
-    }
-    let files = sources("actors/core/src");
-    for word in [
-        "Instant::now",
-        "SystemTime",
-        "std::fs",
-        "std::net",
-        "std::io",
-        "std::thread",
-        "std::env",
-        "std::process",
-        "RandomState",
-        "rand::",
-    ] {
-        assert_eq!(who_says(&files, word), [""; 0], "the core says {word}");
-    }
+    only_computes("actors/core", "agentflow-core", CORE_USES);
+}
+
+#[test]
+fn the_reader_of_workflows_only_computes() {
+    only_computes("actors/workflow", "agentflow-workflow", WORKFLOW_USES);
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! Rows are whole snapshots of what changes, so that several changes of one task within a batch
 //! become one row: the later state replaces the earlier.
 
+mod runs;
+mod standing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,10 +14,13 @@ use sha2::{Digest, Sha256};
 
 use crate::event::Event;
 use crate::ids::{Attempt, BootId, DecisionNumber, Fence, RunId, SpecHash, TaskId};
-use crate::relation::Relation;
-use crate::run::RunStatus;
 use crate::status::Status;
 use crate::time::Wall;
+
+pub use runs::{
+    DefinitionRow, LiveRelation, RelationRow, RunBirth, RunChange, RunRow, RunState, RunWrite, SettledNode,
+};
+pub use standing::{CatchUp, KeyLimit, KeyLimitRow, Rate, ScheduleRow, ScheduleWrite};
 
 /// A specification that the database may not have yet.
 #[derive(Clone, PartialEq, Debug)]
@@ -275,167 +281,6 @@ pub struct KeyRow {
     pub at: Wall,
 }
 
-/// The text of a workflow, kept once. Its canonical JSON, as the run began with it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct DefinitionRow {
-    /// Its key.
-    pub hash: SpecHash,
-    /// Its canonical JSON.
-    pub body: Arc<str>,
-}
-
-/// The part of a run that is written once.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RunBirth {
-    /// Its workflow.
-    pub definition: SpecHash,
-    /// Its name.
-    pub name: Box<str>,
-    /// `sequential`, `parallel`, `dag`, `pipeline` or `conditional`.
-    pub mode: &'static str,
-    /// The task number of its first node; the others follow in the order of the definition.
-    pub first_task: TaskId,
-    /// How many nodes it has.
-    pub nodes: u32,
-    /// What it was given, a JSON value as text.
-    pub inputs: Box<str>,
-    /// The node of another run that it is.
-    pub parent: Option<TaskId>,
-    /// When it was accepted.
-    pub created_at: Wall,
-}
-
-/// The part of a run that changes; always written whole.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RunState {
-    /// Where it stands.
-    pub status: RunStatus,
-    /// Raised by each `rerun`; from 1.
-    pub revision: u32,
-    /// When it ended.
-    pub settled_at: Option<Wall>,
-    /// Why it failed; of one that has not ended, that somebody has cancelled it.
-    pub error: Option<Arc<str>>,
-}
-
-/// A run was given other values to run with again.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RunChange {
-    /// The workflow with its new `vars`; its text is in [`Batch::definitions`].
-    pub definition: SpecHash,
-    /// The new inputs, a JSON value as text.
-    pub inputs: Box<str>,
-}
-
-/// One run's row.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RunWrite {
-    /// Which.
-    pub id: RunId,
-    /// Present when the row is new.
-    pub birth: Option<Box<RunBirth>>,
-    /// Present when its workflow or inputs are replaced.
-    pub change: Option<Box<RunChange>>,
-    /// As it is now.
-    pub state: RunState,
-}
-
-/// One task comes after another. Removed with either task.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RelationRow {
-    /// Before.
-    pub predecessor: TaskId,
-    /// After.
-    pub successor: TaskId,
-    /// How.
-    pub relation: Relation,
-    /// Since when.
-    pub created_at: Wall,
-}
-
-/// What happens to the times of a schedule that passed while no master was there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum CatchUp {
-    /// They are left out.
-    #[default]
-    Skip = 0,
-    /// One run stands for all of them.
-    Once = 1,
-    /// Each of them, the latest hundred at most.
-    All = 2,
-}
-
-impl CatchUp {
-    /// The policy with that number.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Skip, Self::Once, Self::All].get(usize::from(number)).copied()
-    }
-}
-
-/// Something that is begun again and again.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ScheduleRow {
-    /// Its name.
-    pub name: Arc<str>,
-    /// What is begun, as it was written: a JSON object.
-    pub body: Arc<str>,
-    /// When: five fields of cron, or six with seconds first.
-    pub cron: Arc<str>,
-    /// In which time zone, by its IANA name.
-    pub zone: Arc<str>,
-    /// What happens to times that were missed.
-    pub catch_up: CatchUp,
-    /// Whether it waits to be resumed.
-    pub paused: bool,
-    /// The next time; none when there is none.
-    pub next_at: Option<Wall>,
-    /// The latest time that something was begun.
-    pub last_at: Option<Wall>,
-    /// How often something was begun.
-    pub fired: u64,
-    /// When it was made.
-    pub created_at: Wall,
-}
-
-/// A schedule's row as it is now; none when it is gone.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ScheduleWrite {
-    /// Which.
-    pub name: Arc<str>,
-    /// Its row.
-    pub row: Option<ScheduleRow>,
-}
-
-/// How often a key may be had.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Rate {
-    /// So many attempts may begin,
-    pub count: u32,
-    /// in so many milliseconds.
-    pub per_ms: u64,
-}
-
-/// How many may hold a key, and how often.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct KeyLimit {
-    /// Attempts at once.
-    pub limit: u32,
-    /// How many may begin in a time; no such bound when absent.
-    pub rate: Option<Rate>,
-}
-
-/// The limits of a concurrency key; none takes them away.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KeyLimitRow {
-    /// Which key.
-    pub name: Arc<str>,
-    /// Its limits.
-    pub limit: Option<KeyLimit>,
-}
-
 /// Settled tasks by status; live ones are counted in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SettledCounts {
@@ -546,38 +391,4 @@ pub struct TaskRow {
     pub run: Option<RunNode>,
     /// As it was last written.
     pub state: TaskState,
-}
-
-/// A run that has not ended, as recovery reads it back.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RunRow {
-    /// Which.
-    pub id: RunId,
-    /// As it began.
-    pub birth: RunBirth,
-    /// As it was last written.
-    pub state: RunState,
-}
-
-/// A task of a run that has ended, as recovery reads it back.
-#[derive(Clone, PartialEq, Debug)]
-pub struct SettledNode {
-    /// Which.
-    pub task: TaskId,
-    /// Its place.
-    pub node: RunNode,
-    /// How it ended.
-    pub status: Status,
-    /// What it left.
-    pub outcome: Outcome,
-}
-
-/// A relation whose successor still waits, as recovery reads it back.
-#[derive(Clone, PartialEq, Debug)]
-pub struct LiveRelation {
-    /// The relation.
-    pub row: RelationRow,
-    /// How the predecessor ended, and its outputs if the relation is one of
-    /// [`Relation::Context`]; `None` while it is live.
-    pub ended: Option<(Status, Option<Box<str>>)>,
 }

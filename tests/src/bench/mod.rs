@@ -14,6 +14,7 @@ mod latency;
 mod line;
 mod load;
 mod queue;
+mod runs;
 mod spawn;
 mod stage;
 mod throughput;
@@ -76,6 +77,16 @@ pub struct Scale {
     pub restart: usize,
     /// Starts of a program.
     pub starts: usize,
+    /// Rounds of one workflow.
+    pub runs: usize,
+    /// Nodes between the first and the last of a fan.
+    pub fan: usize,
+    /// Nodes of the large graph.
+    pub graph: usize,
+    /// Tasks that want the same key.
+    pub handoffs: usize,
+    /// Seconds that each of four tasks takes.
+    pub sleep: &'static str,
 }
 
 impl Scale {
@@ -91,6 +102,11 @@ impl Scale {
         few: 10_000,
         restart: 100_000,
         starts: 10,
+        runs: 30,
+        fan: 1_000,
+        graph: 100_000,
+        handoffs: 500,
+        sleep: "1",
     };
 
     /// To see that everything works; the figures mean nothing.
@@ -105,6 +121,11 @@ impl Scale {
         few: 200,
         restart: 300,
         starts: 1,
+        runs: 2,
+        fan: 20,
+        graph: 300,
+        handoffs: 10,
+        sleep: "0.05",
     };
 }
 
@@ -125,4 +146,11 @@ pub const MEASURES: &[(&str, Measure)] = &[
     ("idle", idle::measure),
     ("growth", growth::one_group),
     ("growth-mixed", growth::mixed),
+    ("chain", runs::chain),
+    ("chain-exec", runs::chain_exec),
+    ("fan", runs::fan),
+    ("foreach", runs::foreach),
+    ("graph", runs::graph),
+    ("keys", runs::keys),
+    ("slots", runs::slots),
 ];

@@ -33,6 +33,7 @@ enum Bug {
     StaleReports,
     EarlyEffects,
     ForgetBatch,
+    DropEdge,
 }
 
 impl From<Bug> for Sabotage {
@@ -42,6 +43,7 @@ impl From<Bug> for Sabotage {
             Bug::StaleReports => Self::StaleReports,
             Bug::EarlyEffects => Self::EarlyEffects,
             Bug::ForgetBatch => Self::ForgetBatch,
+            Bug::DropEdge => Self::DropEdge,
         }
     }
 }

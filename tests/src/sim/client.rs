@@ -1,11 +1,12 @@
-//! Clients and the master's door: requests, lost answers, and what an answer promises.
+//! Clients and the master's door: requests, and answers that get lost. What an answer promises is in
+//! `answers.rs`, what is asked about runs and relations in `requests.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agentflow_core::batch::KeyHash;
-use agentflow_core::ids::{BootId, ReplyTo, TaskId};
-use agentflow_core::kernel::{Answer, Input, NewTask, PreparedSpec, Reply, Request, SubmitKey};
+use agentflow_core::ids::{BootId, ReplyTo, RunId, TaskId};
+use agentflow_core::kernel::{Answer, Input, NewTask, Predecessor, PreparedSpec, Reply, Request, SubmitKey};
 use agentflow_core::rejection::Rejection;
 use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
 
@@ -13,10 +14,10 @@ use super::world::{Happening, World};
 
 /// A request on its way, and what its answer will be held to.
 #[derive(Clone, Debug)]
-struct Pending {
-    request: Request,
+pub(super) struct Pending {
+    pub(super) request: Request,
     /// How often the tasks that it names had been opened again when it was sent.
-    reopenings: Vec<u32>,
+    pub(super) reopenings: Vec<u32>,
     /// The master's life that took it; `None` while it travels.
     life: Option<u64>,
 }
@@ -35,6 +36,12 @@ impl Clients {
     /// Whether nobody waits for an answer.
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// A number that no submission has had.
+    pub(super) fn next_submission(&mut self) -> u64 {
+        self.submissions += 1;
+        self.submissions
     }
 
     /// Answers so far.
@@ -56,9 +63,9 @@ const ENOUGH: usize = 60;
 
 impl World {
     /// Some client does something.
-    pub(super) fn act(&mut self) {
+    pub(super) fn act(&mut self) -> Result<(), String> {
         let live = self.store.live().count();
-        let request = match self.random.below(20) {
+        let request = match self.random.below(36) {
             0..=9 if live < ENOUGH => self.new_submission(),
             10 => Request::Cancel { tasks: self.endless().into_iter().take(1).collect() },
             11..=12 => Request::Cancel { tasks: self.some_tasks() },
@@ -74,9 +81,12 @@ impl World {
                 let worker = self.random.below(self.workers.len());
                 Request::Drain { worker: Arc::clone(&self.workers[worker].name) }
             }
+            20..=27 => self.relation_request().unwrap_or(Request::Stats),
+            28..=35 if live < ENOUGH => self.run_request()?.unwrap_or(Request::Stats),
             _ => Request::Stats,
         };
         self.send(request);
+        Ok(())
     }
 
     /// Endless tasks that nobody has told to stop.
@@ -87,16 +97,22 @@ impl World {
         endless.map(|(id, _)| id).collect()
     }
 
-    /// Clients that go home stop what would run for ever. Once is enough.
+    /// Stops what would run for ever. Once is enough.
     pub(super) fn stop_endless(&mut self) {
         let tasks = self.endless();
-        if !tasks.is_empty() && self.clients.is_idle() {
+        if !tasks.is_empty() {
             self.send(Request::Cancel { tasks });
         }
     }
 
-    fn some_tasks(&mut self) -> Vec<TaskId> {
+    pub(super) fn some_tasks(&mut self) -> Vec<TaskId> {
         let count = if self.random.chance(200) { 4 } else { 1 };
+        if self.random.chance(120)
+            && let Some(run) = self.store.ties.live_runs().last()
+        {
+            let parts = self.store.ties.parts(run.id).to_vec();
+            return self.random.pick(&parts).into_iter().collect();
+        }
         (0..count)
             .map(|_| {
                 // The latest are the liveliest; now and then one that nobody knows.
@@ -114,8 +130,7 @@ impl World {
     }
 
     fn new_submission(&mut self) -> Request {
-        self.clients.submissions += 1;
-        let number = self.clients.submissions;
+        let number = self.clients.next_submission();
         let count = if self.random.chance(200) { self.random.between(2, 15) } else { 1 };
         let tasks = (0..count).map(|place| self.new_task(&format!("{number}/{place}"))).collect();
         let mut hash = [0; 16];
@@ -167,7 +182,17 @@ impl World {
             priority: self.random.pick(&[25, 50, 50, 75, 100]).unwrap_or(50),
             spec: Arc::new(PreparedSpec::new(spec)),
             not_before,
+            hold: self.kinds.relations && self.random.chance(250),
+            needs: self.needs(),
         }
+    }
+
+    /// What a new task comes after: mostly nothing.
+    fn needs(&mut self) -> Vec<Predecessor> {
+        if !self.kinds.relations || self.random.chance(850) {
+            return Vec::new();
+        }
+        self.some_tasks().into_iter().map(|task| Predecessor { task, ended: None }).collect()
     }
 
     /// A warden says that a life of a worker is over.
@@ -176,7 +201,7 @@ impl World {
         self.send(Request::WorkerDead { worker, boot });
     }
 
-    fn send(&mut self, request: Request) {
+    pub(super) fn send(&mut self, request: Request) {
         self.master.last_reply = self.master.last_reply.next();
         let to = self.master.last_reply;
         let reopenings = match &request {
@@ -192,7 +217,7 @@ impl World {
 
     /// Sends a submission with a key again, as a client does that had no answer.
     fn send_again(&mut self, request: Request) {
-        if let Request::Submit { key: Some(_), .. } = &request {
+        if has_key(&request) {
             self.send(request);
         }
     }
@@ -204,7 +229,7 @@ impl World {
         let Some(pending) = self.clients.pending.get_mut(&to) else { return Ok(()) };
         if !is_up {
             let again = self.random.ms(50, 500);
-            if matches!(pending.request, Request::Submit { key: Some(_), .. } | Request::WorkerDead { .. }) {
+            if has_key(&pending.request) || matches!(pending.request, Request::WorkerDead { .. }) {
                 self.plan(self.now_us + again, Happening::AtDoor { to });
             } else {
                 self.clients.pending.remove(&to);
@@ -223,6 +248,15 @@ impl World {
             };
             return self.reply(to, reply);
         }
+        if let Request::StartRun { key: Some(key), .. } = &request
+            && let Some(row) = self.store.keys.get(&key.key)
+        {
+            return self.reply(to, Ok(Answer::RunStarted { run: RunId(row.first.0), replayed: true }));
+        }
+        let looked_up = self.looked_up(request.clone());
+        if let Some(pending) = self.clients.pending.get_mut(&to) {
+            pending.request = looked_up;
+        }
         let slow = self.random.chance(20);
         let delay = if slow { self.random.ms(1_000, 20_000) } else { self.random.ms(0, 2) };
         self.plan(self.now_us + delay, Happening::Ask { life, to });
@@ -237,6 +271,7 @@ impl World {
         match self.clients.pending.get(&to) {
             Some(pending) if life == self.master.life => {
                 let request = pending.request.clone();
+                let request = self.at_kernel(request);
                 self.step(Input::Request { reply: to, request })
             }
             _ => Ok(()),
@@ -266,86 +301,19 @@ impl World {
         };
         self.clients.answers += 1;
         self.check_answer(&pending, &reply)?;
-        if self.random.chance(50) {
+        let looks_again = matches!(reply, Err(Rejection::JustEnded(_))) && self.random.chance(700);
+        if looks_again {
+            self.send(pending.request);
+        } else if self.random.chance(50) {
             self.send_again(pending.request);
         } else if let Ok(Answer::Submitted { first, count, .. }) = reply {
             self.clients.known.extend((first.0..first.0 + u64::from(count)).map(TaskId));
         }
         Ok(())
     }
-
-    fn check_answer(&mut self, pending: &Pending, reply: &Reply) -> Result<(), String> {
-        match (&pending.request, reply) {
-            (Request::Submit { tasks, key }, Ok(Answer::Submitted { first, count, .. })) => {
-                if tasks.len() != *count as usize {
-                    return Err(format!("{} tasks were submitted, {count} acknowledged", tasks.len()));
-                }
-                self.ledger.acknowledge(*first, *count, key.map(|key| (key.key, key.body)))?;
-                for (place, task) in (first.0..).zip(tasks) {
-                    match self.store.rows.get(&TaskId(place)) {
-                        Some(row) if row.title == task.title => {}
-                        row => return Err(format!("task {place} was acknowledged; its row: {row:?}")),
-                    }
-                }
-                Ok(())
-            }
-            (Request::Cancel { tasks }, Ok(Answer::Changed { changed, refused })) => {
-                check_total(tasks, *changed, refused)?;
-                for (task, before) in tasks.iter().zip(&pending.reopenings) {
-                    let is_refused = refused.iter().any(|(other, _)| other == task);
-                    let fold = self.store.history.get(*task);
-                    let took_effect = fold.is_some_and(|fold| fold.is_cancelled || fold.reopenings > *before);
-                    if !is_refused && !took_effect {
-                        return Err(format!("cancelling task {task} was acknowledged; it is {fold:?}"));
-                    }
-                }
-                Ok(())
-            }
-            (Request::Retry { tasks }, Ok(Answer::Changed { changed, refused })) => {
-                check_total(tasks, *changed, refused)?;
-                for (task, before) in tasks.iter().zip(&pending.reopenings) {
-                    let is_refused = refused.iter().any(|(other, _)| other == task);
-                    if !is_refused && self.store.history.reopenings(*task) <= *before {
-                        return Err(format!("retrying task {task} was acknowledged; it was not reopened"));
-                    }
-                }
-                Ok(())
-            }
-            (Request::Patch { tasks, .. }, Ok(Answer::Changed { changed, refused })) => {
-                check_total(tasks, *changed, refused)
-            }
-            (Request::Stats, Ok(Answer::Stats(stats))) => {
-                let settled = stats.settled;
-                let settled = settled.completed + settled.failed + settled.cancelled + settled.skipped;
-                let total = stats.blocked + stats.pending + stats.running + settled;
-                let rows = u64::try_from(self.store.rows.len()).unwrap_or(0);
-                if total > rows {
-                    Err(format!("{total} tasks were counted, {rows} are durable"))
-                } else {
-                    Ok(())
-                }
-            }
-            (Request::Drain { worker }, Ok(Answer::Done)) => {
-                if self.store.drained(worker) {
-                    Ok(())
-                } else {
-                    Err(format!("worker {worker} was drained and has no row"))
-                }
-            }
-            (Request::Why { .. }, Ok(Answer::Why(_)) | Err(Rejection::UnknownTask(_)))
-            | (Request::Workers, Ok(Answer::Workers(_)))
-            | (Request::WorkerDead { .. }, Ok(Answer::Done))
-            | (Request::Drain { .. } | Request::WorkerDead { .. }, Err(Rejection::UnknownWorker(_)))
-            | (Request::Submit { .. }, Err(Rejection::Limit { .. } | Rejection::KeyConflict)) => Ok(()),
-            (request, reply) => Err(format!("{request:?} was answered with {reply:?}")),
-        }
-    }
 }
 
-fn check_total(tasks: &[TaskId], changed: u32, refused: &[(TaskId, Rejection)]) -> Result<(), String> {
-    if tasks.len() == changed as usize + refused.len() {
-        Ok(())
-    } else {
-        Err(format!("{tasks:?}: {changed} changed and {refused:?} refused"))
-    }
+/// Whether a client can ask for that again without harm.
+fn has_key(request: &Request) -> bool {
+    matches!(request, Request::Submit { key: Some(_), .. } | Request::StartRun { key: Some(_), .. })
 }

@@ -3,11 +3,13 @@
 //! Every transition that the events may describe is written down here once more; anything else is
 //! a violation: a settled task that moves without `reopened`, a fence that does not rise by one, an
 //! assignment of a task that somebody holds or that was told to stop.
+//!
+//! Where a task stands first is not said by its event: the row that comes with it says so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agentflow_core::batch::TaskState;
+use agentflow_core::batch::{MASTER, TaskState, Waits};
 use agentflow_core::event::{Event, Happening, Subject};
 use agentflow_core::ids::{Attempt, Fence, Seq, TaskId};
 use agentflow_core::status::Status;
@@ -21,7 +23,7 @@ pub(super) struct Fold {
     /// Whether it was asked to stop, or has stopped on request, since it was last opened.
     pub(super) is_cancelled: bool,
     attempt: Attempt,
-    fence: Fence,
+    pub(super) fence: Fence,
     holder: Option<Arc<str>>,
     /// The worker that lost the latest attempt, until somebody has it again.
     orphan_of: Option<Arc<str>>,
@@ -30,8 +32,16 @@ pub(super) struct Fold {
     is_cancelling: bool,
     /// Whether the latest attempt was given back: its number may be used again, or not.
     is_returned: bool,
-    /// Failures that led to another try, since it was last opened.
+    /// Failures that led to another try, since it was last opened or went round.
     failures: u32,
+    /// How often its `loop` has gone round.
+    pub(super) rounds: u32,
+    group: Arc<str>,
+    priority: u8,
+    /// Whether it waits for an approval.
+    is_gate: bool,
+    /// Whether somebody approved.
+    pub(super) is_approved: bool,
 }
 
 /// All tasks and all assignments.
@@ -59,16 +69,22 @@ impl History {
         self.given.get(&(id, fence))
     }
 
-    /// Takes the next event.
-    pub(super) fn take(&mut self, seq: Seq, event: &Event) -> Result<(), String> {
+    /// Takes the next event; `birth` is the row that comes with a new task.
+    pub(super) fn take(
+        &mut self,
+        seq: Seq,
+        event: &Event,
+        birth: Option<(Status, Option<Waits>)>,
+    ) -> Result<(), String> {
         if seq != self.head.next() {
             return Err(format!("event {seq} follows {}", self.head));
         }
         self.head = seq;
         let Subject::Task(id) = event.subject else { return Ok(()) };
-        if let Happening::TaskCreated { .. } = event.happening {
+        if let Happening::TaskCreated { group, priority, .. } = &event.happening {
+            let Some((status, waits)) = birth else { return Err(format!("task {id} has no row")) };
             let fold = Fold {
-                status: Status::Pending,
+                status,
                 reopenings: 0,
                 is_cancelled: false,
                 attempt: Attempt(0),
@@ -79,6 +95,11 @@ impl History {
                 is_cancelling: false,
                 is_returned: false,
                 failures: 0,
+                rounds: 0,
+                group: Arc::clone(group),
+                priority: *priority,
+                is_gate: waits == Some(Waits::Approval),
+                is_approved: false,
             };
             return match self.folds.insert(id, fold) {
                 None => Ok(()),
@@ -108,6 +129,8 @@ impl History {
             && fold.is_current(state.attempt)
             && fold.fence == state.fence
             && fold.failures == state.failures
+            && (&fold.group, fold.priority) == (&state.group, state.priority)
+            && (state.status.is_settled() || fold.waits_as(state))
             && (state.status.is_settled() || fold.holder == state.worker)
             && (state.status.is_settled() || fold.is_cancelling == state.cancelling);
         if agrees { Ok(()) } else { Err(format!("task {id}: events say {fold:?}, the row says {state:?}")) }
@@ -118,6 +141,22 @@ impl Fold {
     /// Whether that is the number of the latest attempt.
     fn is_current(&self, attempt: Attempt) -> bool {
         attempt == self.attempt || (self.is_returned && attempt.next() == self.attempt)
+    }
+
+    /// Whether it is the master itself that is at it.
+    pub(super) fn is_open(&self) -> bool {
+        self.holder.as_deref() == Some(MASTER)
+    }
+
+    /// Whether a live row says the same of what it waits for.
+    fn waits_as(&self, state: &TaskState) -> bool {
+        match state.waits {
+            Some(Waits::Approval) => self.is_gate,
+            Some(Waits::Parts) => self.is_open(),
+            Some(Waits::Release) => self.status == Status::Blocked,
+            Some(Waits::Room) => self.status == Status::Blocked,
+            None => !self.is_gate && !self.is_open(),
+        }
     }
 
     /// Whether the happening may follow, and what it leads to.
@@ -135,7 +174,9 @@ impl Fold {
             Happening::TaskAssigned { worker, attempt, fence } => {
                 let is_next =
                     *attempt == self.attempt.next() || (self.is_returned && *attempt == self.attempt);
-                let may = !is_held && *fence == self.fence.next() && is_next;
+                let is_master = **worker == *MASTER;
+                let is_ready = self.status == Status::Pending || is_master;
+                let may = !is_held && !self.is_gate && is_ready && *fence == self.fence.next() && is_next;
                 self.is_returned = false;
                 self.attempt = *attempt;
                 self.fence = *fence;
@@ -143,6 +184,35 @@ impl Fold {
                 self.orphan_of = None;
                 self.is_started = false;
                 may && !self.is_cancelled
+            }
+            Happening::TaskBlocked {} => {
+                let may = !is_held && !self.is_gate && self.status == Status::Pending;
+                self.status = Status::Blocked;
+                self.orphan_of = None;
+                may
+            }
+            Happening::TaskUnblocked {} => {
+                let may = self.status == Status::Blocked;
+                self.status = Status::Pending;
+                may
+            }
+            Happening::TaskApproved {} => {
+                let may = self.is_gate && self.status == Status::Pending;
+                self.is_gate = false;
+                self.is_approved = true;
+                self.status = Status::Blocked;
+                may
+            }
+            Happening::TaskRepeating { attempt } => {
+                let may = (is_held || self.orphan_of.is_some()) && !self.is_cancelling && !self.is_open();
+                self.leave(Status::Pending);
+                self.failures = 0;
+                self.rounds += 1;
+                may && self.is_current(*attempt)
+            }
+            Happening::TaskSkipped { .. } => {
+                self.leave(Status::Skipped);
+                !is_held
             }
             Happening::TaskStarted { attempt } => {
                 let may = is_held && !self.is_started;
@@ -195,14 +265,13 @@ impl Fold {
                 self.is_cancelled = true;
                 self.is_current(*attempt)
             }
-            Happening::TaskChanged { .. } => !is_held,
-            Happening::TaskCreated { .. }
-            | Happening::TaskReopened { .. }
-            | Happening::WorkerRegistered { .. }
-            | Happening::WorkerOnline {}
-            | Happening::WorkerDisconnected {}
-            | Happening::WorkerOffline { .. }
-            | Happening::WorkerDraining {} => false,
+            Happening::TaskChanged { group, priority } => {
+                self.group = Arc::clone(group);
+                self.priority = *priority;
+                !is_held
+            }
+            // Words of other subjects, and those that were taken before.
+            _ => false,
         }
     }
 
@@ -211,5 +280,6 @@ impl Fold {
         self.holder = None;
         self.orphan_of = None;
         self.is_cancelling = false;
+        self.is_gate = false;
     }
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use agentflow_core::attempt::{AttemptKey, ReportBody};
 use agentflow_core::batch::{Batch, KeyHash, Outcome, TaskRow};
-use agentflow_core::ids::{Attempt, Fence, SessionEpoch, TaskId};
+use agentflow_core::ids::{Attempt, Fence, RunId, SessionEpoch, TaskId};
+use agentflow_core::kernel::Assigned;
+use agentflow_core::status::Status;
 
+use super::store::Row;
 use super::worker::Worker;
 use super::world::World;
 
@@ -15,6 +18,8 @@ use super::world::World;
 pub(super) struct Ledger {
     /// Tasks whose submission was acknowledged.
     acknowledged: BTreeSet<TaskId>,
+    /// Runs whose start was acknowledged.
+    runs: BTreeSet<RunId>,
     /// What each idempotency key was acknowledged to have made.
     keys: BTreeMap<KeyHash, (KeyHash, TaskId, u32)>,
     /// Assignments that reached a worker.
@@ -47,6 +52,19 @@ impl Ledger {
             Ok(())
         } else {
             Err(format!("{worker} was given {key:?}, which was given before"))
+        }
+    }
+
+    /// Notes that the start of a run was acknowledged.
+    pub(super) fn acknowledge_run(&mut self, run: RunId, key: Option<KeyHash>) -> Result<(), String> {
+        self.runs.insert(run);
+        let Some(key) = key else { return Ok(()) };
+        let made = (key, TaskId(run.0), 1);
+        match self.keys.insert(key, made) {
+            Some(before) if before != made => {
+                Err(format!("key {key:?} was answered with {before:?} and with {made:?}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -96,13 +114,20 @@ pub(super) fn check_result(
 
 impl World {
     /// An assignment may leave only when it is durable, and only to the worker that it names.
-    pub(super) fn check_assignment(&self, session: SessionEpoch, key: AttemptKey) -> Result<(), String> {
+    pub(super) fn check_assignment(&self, session: SessionEpoch, task: &Assigned) -> Result<(), String> {
+        let key = task.key;
         let Some((worker, attempt)) = self.store.history.given(key.task, key.fence) else {
             return Err(format!("{key:?} left before its decision was durable"));
         };
         let addressee = self.network.worker_of(session).map(|index| &self.workers[index].name);
         if *attempt != key.attempt || addressee.is_some_and(|name| name != worker) {
             return Err(format!("{key:?} went to {addressee:?}; decided was attempt {attempt} for {worker}"));
+        }
+        let Some(row) = self.store.rows.get(&key.task) else { return Ok(()) };
+        let is_latest = row.state.fence == key.fence && row.state.attempt == key.attempt;
+        let is_as_written = row.spec == task.spec && row.run.as_ref().map(|place| place.run) == task.run;
+        if is_latest && !row.state.status.is_settled() && row.state.worker.is_some() && !is_as_written {
+            return Err(format!("{task:?} left; the row says {row:?}"));
         }
         Ok(())
     }
@@ -146,20 +171,47 @@ impl World {
         Ok(())
     }
 
-    /// Every task whose submission was acknowledged is there.
+    /// Every task whose submission was acknowledged is there, and every run; and the master knows
+    /// those that have not ended.
     pub(super) fn check_acknowledged(&self) -> Result<(), String> {
-        match self.ledger.acknowledged.iter().find(|id| !self.store.rows.contains_key(id)) {
-            Some(id) => Err(format!("task {id} was acknowledged and is lost")),
-            None => Ok(()),
+        if let Some(id) = self.ledger.acknowledged.iter().find(|id| !self.store.rows.contains_key(id)) {
+            return Err(format!("task {id} was acknowledged and is lost"));
         }
+        if let Some(id) = self.ledger.runs.iter().find(|id| !self.store.ties.runs.contains_key(id)) {
+            return Err(format!("run {id} was acknowledged and is lost"));
+        }
+        self.check_live_runs()
+    }
+
+    /// The kernel's live runs are the rows', when all that it decided is durable.
+    pub(super) fn check_live_runs(&self) -> Result<(), String> {
+        let Some(kernel) = self.master.kernel.as_ref().filter(|_| self.store.is_idle()) else {
+            return Ok(());
+        };
+        for row in self.store.ties.runs.values() {
+            let is_live = kernel.why_run(row.id, self.now()).is_ok();
+            if is_live == row.state.status.is_settled() {
+                return Err(format!("run {} is live: {is_live}; its row says {:?}", row.id, row.state));
+            }
+        }
+        Ok(())
     }
 
     /// At the end: nothing was made twice, nothing is left undone, nobody is busy.
     pub(super) fn check_end(&self) -> Result<(), String> {
         self.check_acknowledged()?;
         self.check_counts()?;
+        let mut names = BTreeMap::new();
+        for row in self.store.ties.runs.values().filter(|row| row.birth.parent.is_none()) {
+            if let Some(other) = names.insert(&row.birth.name, row.id) {
+                return Err(format!(
+                    "'{}' was asked for once and began twice: {other}, {}",
+                    row.birth.name, row.id
+                ));
+            }
+        }
         let mut titles = BTreeMap::new();
-        for (id, row) in &self.store.rows {
+        for (id, row) in self.store.rows.iter().filter(|(_, row)| row.run.is_none()) {
             if let Some(other) = titles.insert(&row.title, id) {
                 return Err(format!("'{}' was submitted once and made twice: {other}, {id}", row.title));
             }
@@ -182,12 +234,18 @@ impl World {
     pub(super) fn unfinished(&self) -> Option<String> {
         for (id, row) in self.store.live() {
             let Some(spec) = self.store.spec_of(row) else { return Some(format!("task {id} has no spec")) };
-            let can_run = self.workers.iter().any(|worker| worker.suits(&row.state.group, &spec.spec));
-            let must_settle = can_run || spec.spec.queue_timeout_ms.is_some();
+            let can_end = self.can_run(row) || spec.spec.queue_timeout_ms.is_some();
+            // Clients have let go on whatever they kept, and what nobody can run is waited for by nobody.
+            let waits = row.state.status == Status::Blocked || row.state.waits.is_some() || row.run.is_some();
+            let must_settle = can_end || waits || self.store.is_waited_for(id);
             if must_settle || row.state.worker.is_some() {
                 let why = self.master.kernel.as_ref().and_then(|kernel| kernel.why(id, self.now()).ok());
                 return Some(format!("task {id} does not settle: {:?}; why: {why:?}", row.state));
             }
+        }
+        if let Some(run) = self.store.ties.live_runs().next() {
+            let why = self.master.kernel.as_ref().and_then(|kernel| kernel.why_run(run.id, self.now()).ok());
+            return Some(format!("run {} does not end: {:?}; why: {why:?}", run.id, run.state));
         }
         for worker in &self.workers {
             if let Some(busy) = worker.busy_with() {
@@ -198,6 +256,12 @@ impl World {
             return Some("the master does not come to rest".to_owned());
         }
         None
+    }
+
+    /// Whether some worker that is not gone for good can run a task.
+    pub(super) fn can_run(&self, row: &Row) -> bool {
+        let spec = self.store.spec_of(row);
+        spec.is_some_and(|spec| self.workers.iter().any(|w| w.suits(&row.state.group, &spec.spec)))
     }
 
     /// In quiet times nothing waits for long at a busy worker while another one could begin it.

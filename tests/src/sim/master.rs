@@ -1,9 +1,12 @@
 //! The master around the kernel: turns, the store's answers, effects, death and recovery.
 
+use std::sync::Arc;
+
 use agentflow_core::ids::{DecisionNumber, Epoch, ReplyTo, TaskId};
-use agentflow_core::kernel::{Effect, Input, Kernel, Output, RecoveryPlan, Settings};
+use agentflow_core::kernel::{Effect, Input, Kernel, Output, Settings};
 use agentflow_core::status::Status;
 use agentflow_core::time::{Mono, Now, Wall};
+use agentflow_protocol::workflow::WorkflowTasks;
 
 use super::network::Downward;
 use super::world::{Happening, Sabotage, World};
@@ -27,7 +30,7 @@ pub(super) struct Master {
 impl Master {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
-            kernel: Some(Kernel::new(settings, Epoch(1))),
+            kernel: Some(Kernel::new(settings, Epoch(1), Arc::new(WorkflowTasks))),
             settings,
             life: 1,
             last_reply: ReplyTo(0),
@@ -53,6 +56,7 @@ impl World {
         self.trace.note(self.now_us, &input);
         self.kernel_steps += 1;
         let output = kernel.step(input, now);
+        self.trace.note_events(self.now_us, &output);
         kernel.check()?;
         self.check_credits()?;
         self.take(output)
@@ -65,6 +69,7 @@ impl World {
                 early = Some(batch.decision);
             }
             self.ledger.decided(&batch);
+            self.note_given_up(&batch);
             if self.store.gather(batch) {
                 self.begin_commit();
             }
@@ -124,7 +129,7 @@ impl World {
             }
             Effect::Assign { session, tasks } => {
                 for task in &tasks {
-                    self.check_assignment(session, task.key)?;
+                    self.check_assignment(session, task)?;
                 }
                 self.send_down(session, Downward::Assign(tasks));
                 Ok(())
@@ -146,6 +151,7 @@ impl World {
                 self.send_down(session, Downward::Return(keys));
                 Ok(())
             }
+            Effect::LoadRun { run } => Err(format!("run {run} was asked for; nobody runs any again")),
             Effect::Drain { session } => {
                 self.send_down(session, Downward::Drain);
                 Ok(())
@@ -226,7 +232,7 @@ impl World {
                 return Err(format!("the kernel counts {counted} tasks as {status}, there are {rows} rows"));
             }
         }
-        Ok(())
+        self.check_live_runs()
     }
 
     /// The master dies: memory, sockets, and what was not committed are gone.
@@ -254,13 +260,16 @@ impl World {
         if self.master.kernel.is_some() {
             return Ok(());
         }
-        let (tasks, specs, workers, counters) = self.store.scan();
-        self.trace.say(self.now_us, &format!("master starts with {} live tasks", tasks.len()));
+        let scan = self.store.scan();
+        self.trace.say(self.now_us, &format!("master starts with {} live tasks", scan.tasks.len()));
         self.master.born_us = self.now_us - self.random.ms(0, 60_000);
-        self.ledger.recovered(&tasks);
-        let plan = RecoveryPlan::new(tasks, specs, workers).map_err(|error| error.to_string())?;
-        let epoch = Epoch(self.master.life);
-        let (kernel, output) = Kernel::recover(self.master.settings, epoch, counters, plan, self.now());
+        self.ledger.recovered(&scan.tasks);
+        self.store.is_taken_over();
+        let (epoch, counters) = (Epoch(self.master.life), scan.counters);
+        let plan = self.store.plan(scan).map_err(|error| error.to_string())?;
+        let maker = Arc::new(WorkflowTasks);
+        let (kernel, output) =
+            Kernel::recover(self.master.settings, epoch, counters, plan, self.now(), maker);
         kernel.check()?;
         self.master.kernel = Some(kernel);
         self.take(output)?;

@@ -9,23 +9,38 @@
 //!
 //! Everything around the kernel is played: the clock, the database, the network, workers and
 //! clients. Sockets break, workers and masters die, commits are slow, clocks jump, answers get
-//! lost. After every step the invariants are checked; at the end faults stop, and everything that
-//! can run must settle.
+//! lost. After every step the invariants are checked; at the end faults stop, clients let go of what
+//! they keep, and everything that can run must settle, and every run end.
+//!
+//! What a run must do is worked out apart from the kernel: from the workflow as the client sent it
+//! (`nodes.rs` while it goes on, `oracle.rs` and `values.rs` when it has ended). `crashes.rs` is a
+//! small world of its own.
 //!
 //! It must not know the kernel's inside: it sees what the shell sees, and `Kernel::check`.
 
+mod answers;
 mod client;
+mod crashes;
 mod faults;
+mod fifty;
 mod fold;
 mod invariants;
 mod master;
 mod network;
+mod nodes;
+mod oracle;
+mod order;
 mod random;
+mod requests;
 mod run;
 mod store;
+mod ties;
+mod values;
 mod work;
 mod worker;
+mod workflows;
 mod world;
 
+pub use crashes::{Ending, Moment, run_of_fifty};
 pub use run::{Failure, Summary, run};
 pub use world::Sabotage;

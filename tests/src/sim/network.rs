@@ -4,9 +4,11 @@
 //! The two ends learn of a socket's end at different times, or one of them never. A partition
 //! holds everything of a worker back until it heals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentflow_core::attempt::{AttemptKey, Hello, Report};
+use agentflow_core::batch::Batch;
+use agentflow_core::event::{self, Subject};
 use agentflow_core::ids::SessionEpoch;
 use agentflow_core::kernel::{Assigned, Input};
 
@@ -53,6 +55,8 @@ pub(super) struct Network {
     last: SessionEpoch,
     /// The youngest socket of each worker on which the master heard a hello.
     youngest: BTreeMap<usize, SessionEpoch>,
+    /// Sockets that are shut because their worker's lease has passed, or it is dead or leaves.
+    given_up: BTreeSet<SessionEpoch>,
     /// Until when a worker is cut off.
     partitions: BTreeMap<usize, i64>,
 }
@@ -221,6 +225,19 @@ impl World {
         self.worker_hears(worker, frame)
     }
 
+    /// Notes whom a decision takes for gone. Their sockets may be shut much later, when it is durable.
+    pub(super) fn note_given_up(&mut self, batch: &Batch) {
+        for event in &batch.events {
+            if let (Subject::Worker(name), event::Happening::WorkerOffline { .. }) =
+                (&event.subject, &event.happening)
+                && let Some(worker) = self.workers.iter().position(|worker| worker.name == *name)
+                && let Some(session) = self.network.youngest.get(&worker)
+            {
+                self.network.given_up.insert(*session);
+            }
+        }
+    }
+
     /// Whether that is the youngest socket of its worker that has said hello, and an older one is
     /// open: then the older one superseded it.
     pub(super) fn is_superseded_by_older(&self, session: SessionEpoch) -> bool {
@@ -229,6 +246,7 @@ impl World {
             other < session && socket.worker == worker && socket.has_hello
         };
         self.network.youngest.get(&worker) == Some(&session)
+            && !self.network.given_up.contains(&session)
             && self
                 .network
                 .sockets

@@ -101,7 +101,7 @@ fn tell(world: &mut World, steps: u64) -> Result<Summary, String> {
         }
         happenings += 20;
         if world.is_settled_down() && world.check_balance()? {
-            world.stop_endless();
+            world.go_home();
         }
         let unfinished = world.unfinished();
         if unfinished.is_none() && world.clients.is_idle() {

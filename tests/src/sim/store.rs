@@ -4,23 +4,28 @@
 //! gathered for the next. A crash loses what is gathered; the running transaction is lost or not.
 //!
 //! Invariants, checked with every commit: decisions come without a gap; a birth is of a new task
-//! and a change of a known one; the counters of a batch are those of the rows after it; an
-//! attempt's row changes only from `lost` to what really became of it.
+//! and a change of a known one; a changed specification is named with the one that it replaces; the
+//! counters of a batch are those of the rows after it; an attempt's row changes only from `lost` to
+//! what really became of it. What holds of runs and relations is checked in `ties.rs`, `order.rs`
+//! and `oracle.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, SpecRow, TaskRow,
-    TaskState, TaskWrite, WorkerRow,
+    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, RunNode, SpecRow,
+    TaskBirth, TaskRow, TaskState, TaskWrite, Waits, WorkerRow,
 };
-use agentflow_core::event::{Event, Happening};
+use agentflow_core::event::{Event, Happening, Subject};
 use agentflow_core::ids::{Attempt, BootId, DecisionNumber, Seq, SpecHash, TaskId};
-use agentflow_core::kernel::{LoadedTask, PreparedSpec};
+use agentflow_core::kernel::{LoadedTask, PreparedSpec, RecoveryError, RecoveryPlan};
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
 
 use super::fold::History;
+use super::nodes::Runs;
+use super::order::Order;
+use super::ties::Ties;
 
 /// A task's whole row.
 #[derive(Clone, Debug)]
@@ -28,9 +33,13 @@ pub(super) struct Row {
     pub(super) spec: SpecHash,
     pub(super) title: Box<str>,
     pub(super) created_at: Wall,
+    pub(super) run: Option<RunNode>,
     pub(super) state: TaskState,
     pub(super) outcome: Outcome,
 }
+
+/// How each new task of a batch stood when it was made.
+type Births = BTreeMap<TaskId, (Status, Option<Waits>)>;
 
 /// The database and the way into it.
 #[derive(Debug, Default)]
@@ -41,6 +50,11 @@ pub(super) struct Store {
     pub(super) attempts: BTreeMap<(TaskId, Attempt), AttemptRow>,
     /// What the events say; must agree with the rows.
     pub(super) history: History,
+    pub(super) ties: Ties,
+    /// In which order related tasks must go.
+    pub(super) order: Order,
+    /// What runs must do.
+    pub(super) runs: Runs,
     specs: BTreeMap<SpecHash, Arc<PreparedSpec>>,
     counters: Counters,
     head: Seq,
@@ -108,9 +122,13 @@ impl Store {
             let prepared = PreparedSpec::read(hash, body).map_err(|error| error.to_string())?;
             self.specs.entry(hash).or_insert_with(|| Arc::new(prepared));
         }
-        let written: Vec<TaskId> = batch.tasks.iter().map(|write| write.id).collect();
+        for row in batch.definitions {
+            self.ties.write_definition(row)?;
+        }
+        let written: BTreeSet<TaskId> = batch.tasks.iter().map(|write| write.id).collect();
+        let mut births = Births::new();
         for write in batch.tasks {
-            self.write_task(write)?;
+            self.write_task(write, &mut births)?;
         }
         for row in batch.attempts {
             self.write_attempt(row)?;
@@ -123,18 +141,33 @@ impl Store {
                 return Err(format!("idempotency key {:?} made {} and {}", row.key, old.first, row.first));
             }
         }
+        let mut runs = BTreeSet::new();
+        for write in batch.runs {
+            let run = write.id;
+            runs.insert(run);
+            if self.ties.write_run(write)? {
+                self.run_is_born(run)?;
+            }
+        }
+        let relations: Vec<_> =
+            batch.relations.iter().map(|row| (row.predecessor, row.successor, row.relation)).collect();
+        for row in batch.relations {
+            self.ties.write_relation(row, &self.rows)?;
+            self.is_related(&row);
+        }
         for event in &batch.events {
-            self.write_event(event)?;
+            self.write_event(event, &births)?;
         }
-        self.counters = batch.counters;
-        self.check_counters()?;
-        for id in written {
-            self.check_task(id)?;
+        let before = std::mem::replace(&mut self.counters, batch.counters);
+        self.check_counters(&before)?;
+        for id in &written {
+            self.check_task(*id)?;
         }
-        Ok(())
+        self.check_relations(&relations)?;
+        self.check_runs(&runs, &written)
     }
 
-    fn write_event(&mut self, event: &Event) -> Result<(), String> {
+    fn write_event(&mut self, event: &Event, births: &Births) -> Result<(), String> {
         self.head = self.head.next();
         if let Happening::TaskAssigned { worker, .. } = &event.happening
             && let Some(boot) = self.drained.get(worker)
@@ -142,7 +175,12 @@ impl Store {
         {
             return Err(format!("worker {worker} was drained, and yet: {event:?}"));
         }
-        self.history.take(self.head, event)
+        let birth = match event.subject {
+            Subject::Task(id) => births.get(&id).copied(),
+            _ => None,
+        };
+        self.history.take(self.head, event, birth)?;
+        self.check_order(event)
     }
 
     /// Notes that a worker was said to get no new work in this life, unless it is in another one
@@ -155,31 +193,41 @@ impl Store {
         true
     }
 
-    fn write_task(&mut self, write: TaskWrite) -> Result<(), String> {
-        let TaskWrite { id, birth, state, outcome } = write;
+    fn write_task(&mut self, write: TaskWrite, births: &mut Births) -> Result<(), String> {
+        let TaskWrite { id, birth, spec, state, outcome } = write;
+        if let Some(change) = spec
+            && !self.specs.contains_key(&change.new)
+        {
+            return Err(format!("task {id} names a specification that is not there"));
+        }
         *self.by_status.entry(state.status).or_default() += 1;
         match (birth, self.rows.get_mut(&id)) {
             (Some(birth), None) => {
-                if !self.specs.contains_key(&birth.spec) {
+                let TaskBirth { spec, title, created_at, run } = *birth;
+                if !self.specs.contains_key(&spec) {
                     return Err(format!("task {id} was written before its specification"));
                 }
-                let mut row = Row {
-                    spec: birth.spec,
-                    title: birth.title,
-                    created_at: birth.created_at,
-                    state,
-                    outcome: Outcome::default(),
-                };
-                if let OutcomeChange::Set(outcome) = outcome {
-                    row.outcome = *outcome;
+                if let Some(node) = &run {
+                    self.ties.add_part(node.run, id);
                 }
-                self.rows.insert(id, row);
+                births.insert(id, (state.status, state.waits));
+                let outcome = match outcome {
+                    OutcomeChange::Set(outcome) => *outcome,
+                    OutcomeChange::Keep => Outcome::default(),
+                };
+                self.rows.insert(id, Row { spec, title, created_at, run, state, outcome });
             }
             (None, Some(row)) => {
                 if let Some(count) = self.by_status.get_mut(&row.state.status) {
                     *count -= 1;
                 }
                 row.state = state;
+                if let Some(change) = spec {
+                    if change.old != row.spec {
+                        return Err(format!("task {id} has {:?}; replaced was {:?}", row.spec, change.old));
+                    }
+                    row.spec = change.new;
+                }
                 if let OutcomeChange::Set(outcome) = outcome {
                     row.outcome = *outcome;
                 }
@@ -203,7 +251,7 @@ impl Store {
     }
 
     /// The counters that came with a batch against the rows as they are after it.
-    fn check_counters(&self) -> Result<(), String> {
+    fn check_counters(&self, before: &Counters) -> Result<(), String> {
         let mut settled = self.counters.settled;
         for status in [Status::Completed, Status::Failed, Status::Cancelled, Status::Skipped] {
             let counted = settled.of(status).copied().unwrap_or_default();
@@ -212,8 +260,15 @@ impl Store {
             }
         }
         let last = self.rows.last_key_value().map(|(id, _)| *id).unwrap_or_default();
-        if self.counters.last_task != last {
-            return Err(format!("the last task is {last}, counted {}", self.counters.last_task));
+        // Numbers of a run's nodes and items are given away before their rows are written.
+        let (counted, before) = (self.counters.last_task, before.last_task);
+        let is_exact = self.ties.runs.is_empty();
+        if counted < last || counted < before || (is_exact && counted != last) {
+            return Err(format!("the last task is {last}, counted {counted}, before that {before}"));
+        }
+        let last = self.ties.runs.last_key_value().map(|(id, _)| *id).unwrap_or_default();
+        if self.counters.last_run != last {
+            return Err(format!("the last run is {last}, counted {}", self.counters.last_run));
         }
         Ok(())
     }
@@ -263,6 +318,11 @@ impl Store {
         self.rows.iter().filter(|(_, row)| !row.state.status.is_settled()).map(|(id, row)| (*id, row))
     }
 
+    /// Live tasks that wait for that.
+    pub(super) fn tasks_that_wait(&self, waits: Waits) -> Vec<TaskId> {
+        self.live().filter(|(_, row)| row.state.waits == Some(waits)).map(|(id, _)| id).collect()
+    }
+
     /// Answers [`agentflow_core::kernel::Effect::Load`].
     pub(super) fn load(&self, asked: &[TaskId]) -> Vec<LoadedTask> {
         let load = |id: &TaskId| {
@@ -273,8 +333,8 @@ impl Store {
         asked.iter().filter_map(load).collect()
     }
 
-    /// What a new master reads: live rows, their specifications, workers, counters.
-    pub(super) fn scan(&self) -> (Vec<TaskRow>, Vec<SpecRow>, Vec<WorkerRow>, Counters) {
+    /// What a new master reads: live rows, their specifications, workers, runs, relations, counters.
+    pub(super) fn scan(&self) -> Scan {
         let tasks: Vec<TaskRow> = self.live().map(|(id, row)| task_row(id, row)).collect();
         let mut specs = BTreeMap::new();
         for task in &tasks {
@@ -282,10 +342,27 @@ impl Store {
                 specs.insert(spec.hash, SpecRow { hash: spec.hash, body: Arc::clone(&spec.body) });
             }
         }
-        (tasks, specs.into_values().collect(), self.workers.values().cloned().collect(), self.counters)
+        let specs = specs.into_values().collect();
+        Scan { tasks, specs, workers: self.workers.values().cloned().collect(), counters: self.counters }
+    }
+
+    /// The plan that a new master makes of that.
+    pub(super) fn plan(&self, scan: Scan) -> Result<RecoveryPlan, RecoveryError> {
+        let plan = RecoveryPlan::new(scan.tasks, scan.specs, scan.workers)?;
+        Ok(plan.with_ties(self.ties.saved_runs(&self.rows), self.ties.live_relations(&self.rows)))
     }
 }
 
+/// Rows as a new master reads them first.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) tasks: Vec<TaskRow>,
+    specs: Vec<SpecRow>,
+    workers: Vec<WorkerRow>,
+    pub(super) counters: Counters,
+}
+
 fn task_row(id: TaskId, row: &Row) -> TaskRow {
-    TaskRow { id, spec: row.spec, created_at: row.created_at, state: row.state.clone() }
+    let (spec, created_at, run) = (row.spec, row.created_at, row.run.clone());
+    TaskRow { id, spec, created_at, run, state: row.state.clone() }
 }

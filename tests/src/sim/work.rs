@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use agentflow_core::attempt::{AttemptKey, End, Finished, Report, ReportBody};
 use agentflow_core::batch::Outcome;
+use agentflow_core::ids::TaskId;
 use agentflow_core::kernel::{Assigned, PreparedSpec};
 use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
 use agentflow_core::time::Wall;
+use serde_json::json;
 
 use super::client::is_endless;
 use super::invariants::result_of;
 use super::network::Upward;
+use super::order::own_output;
 use super::worker::Alarm;
 use super::world::World;
 
@@ -29,6 +32,8 @@ pub(super) enum Stage {
 pub(super) struct Work {
     pub(super) stage: Stage,
     pub(super) spec: Spec,
+    /// Whether it is of a run.
+    is_part: bool,
     /// 0 before it has begun.
     pub(super) started_at: Wall,
 }
@@ -44,7 +49,8 @@ impl World {
             return Err(format!("worker {} was given {spec:?}, which it cannot run", worker.name));
         }
         let worker = &mut self.workers[index];
-        worker.work.insert(task.key, Work { stage: Stage::Waiting, spec, started_at: Wall(0) });
+        let (stage, is_part) = (Stage::Waiting, task.run.is_some());
+        worker.work.insert(task.key, Work { stage, spec, is_part, started_at: Wall(0) });
         worker.waiting.push_back(task.key);
         // What is being stopped for the master counts until it is reported.
         let held = worker.count(&[Stage::Waiting, Stage::Running, Stage::Stopping]);
@@ -78,6 +84,7 @@ impl World {
             work.started_at = at;
             let is_noop = work.spec.payload == Payload::Noop;
             let is_endless = is_endless(&work.spec);
+            let is_part = work.is_part;
             self.report(index, key, ReportBody::Started { at });
             if is_endless {
                 continue;
@@ -89,7 +96,8 @@ impl World {
             } else {
                 self.random.ms(1, 900)
             };
-            let end = match self.random.below(20) {
+            // Of many nodes few may fail, or most runs would not get far.
+            let end = match self.random.below(if is_part { 60 } else { 20 }) {
                 0 => End::Failed(RetryOn::Timeout),
                 1 => End::Failed(RetryOn::Spawn),
                 2..=4 => End::Failed(RetryOn::Error),
@@ -129,6 +137,7 @@ impl World {
 
     pub(super) fn attempt_ended(&mut self, index: usize, key: AttemptKey, end: End) {
         let at = self.now().wall;
+        let outputs = self.random_outputs(key.task, end);
         let worker = &mut self.workers[index];
         let Some(work) = worker.work.get_mut(&key) else { return };
         if work.stage == Stage::Over {
@@ -138,6 +147,7 @@ impl World {
         let outcome = Outcome {
             exit_code: Some(i32::from(end != End::Completed)),
             result: Some(result_of(&worker.name, key)),
+            outputs,
             error: matches!(end, End::Failed(_)).then(|| "it failed".into()),
             ..Outcome::default()
         };
@@ -147,6 +157,19 @@ impl World {
         self.report(index, key, ReportBody::Finished(Box::new(finished)));
         self.start_waiting(index);
         self.leave_if_drained(index);
+    }
+
+    /// What an attempt leaves, mostly if it ends well: small values that others decide by.
+    fn random_outputs(&mut self, task: TaskId, end: End) -> Option<Box<str>> {
+        let share = if end == End::Completed { 750 } else { 200 };
+        if !self.random.chance(share) {
+            return None;
+        }
+        let list: Vec<usize> = (0..self.random.below(5)).map(|_| self.random.below(9)).collect();
+        let (n, flag) = (self.random.below(5), self.random.chance(500));
+        let mut outputs = json!({"n": n, "flag": flag, "list": list});
+        outputs[own_output(task)] = json!(self.random.below(1_000));
+        Some(outputs.to_string().into())
     }
 
     /// Stops an attempt: at once if it waits, else after a while, unless it ends before.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use agentflow_core::ids::{BootId, DecisionNumber, Fence, ReplyTo, SessionEpoch, TaskId};
-use agentflow_core::kernel::{Input, Settings};
+use agentflow_core::kernel::{Input, Output, Settings};
 
 use super::client::Clients;
 use super::faults::Faults;
@@ -13,6 +13,7 @@ use super::invariants::Ledger;
 use super::master::Master;
 use super::network::{Downward, Network, Upward};
 use super::random::Random;
+use super::requests::Kinds;
 use super::store::Store;
 use super::worker::{Alarm, Worker};
 
@@ -29,6 +30,9 @@ pub enum Sabotage {
     EarlyEffects,
     /// Some batches are said to be durable and are not.
     ForgetBatch,
+    /// Workflows lose an edge on their way to the kernel, as they would if one were forgotten in its
+    /// graph.
+    DropEdge,
 }
 
 /// What is planned.
@@ -57,13 +61,23 @@ pub(super) struct Trace {
     pub(super) lines: VecDeque<String>,
 }
 
-const TRACE_LINES: usize = 40;
+const TRACE_LINES: usize = 60;
 const TRACE_CHARS: usize = 400;
 
 impl Trace {
     pub(super) fn note(&mut self, now_us: i64, input: &Input) {
         if self.is_on {
             self.say(now_us, &format!("{input:?}"));
+        }
+    }
+
+    /// What a step decided.
+    pub(super) fn note_events(&mut self, now_us: i64, output: &Output) {
+        let Some(batch) = output.batch.as_ref().filter(|_| self.is_on) else { return };
+        let events: Vec<String> =
+            batch.events.iter().map(|event| format!("{} {:?}", event.subject, event.happening)).collect();
+        if !events.is_empty() {
+            self.say(now_us, &format!("  {:?}: {}", batch.decision, events.join("; ")));
         }
     }
 
@@ -92,6 +106,7 @@ pub(super) struct World {
     pub(super) clients: Clients,
     pub(super) ledger: Ledger,
     pub(super) faults: Faults,
+    pub(super) kinds: Kinds,
     /// Whether workers say things twice.
     pub(super) duplicates: bool,
     pub(super) slow_store_until: i64,
@@ -142,6 +157,7 @@ impl World {
             clients: Clients::default(),
             ledger: Ledger::default(),
             faults: Faults::draw(&mut random),
+            kinds: Kinds::draw(&mut random),
             duplicates: random.chance(700),
             slow_store_until: 0,
             is_calm: false,
@@ -192,7 +208,7 @@ impl World {
             Happening::Alarm { worker, boot, alarm } => self.on_alarm(worker, boot, alarm),
             Happening::Act => {
                 if !self.is_calm {
-                    self.act();
+                    self.act()?;
                     let next = self.random.ms(1, 2 * self.act_every_ms);
                     self.plan(self.now_us + next, Happening::Act);
                 }

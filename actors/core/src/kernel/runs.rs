@@ -36,6 +36,7 @@ use crate::run::{NodeStatus, RunStatus};
 use crate::spec::Spec;
 use crate::status::Status;
 use crate::time::Wall;
+pub use control::RunAction;
 pub(super) use rerun::Rerunning;
 pub use rerun::{Again, LoadedRun};
 pub(super) use restore::LiveNode;

@@ -15,7 +15,7 @@ use crate::time::{Mono, Wall};
 use crate::why::{Reason, Why};
 
 pub use super::relations::Predecessor;
-pub use super::runs::{Again, LoadedRun, MakeTask, NewRun, PreparedRun, SavedRun};
+pub use super::runs::{Again, LoadedRun, MakeTask, NewRun, PreparedRun, RunAction, SavedRun};
 
 /// A specification with the text and hash under which it is kept.
 #[derive(Clone, PartialEq, Debug)]
@@ -195,17 +195,6 @@ pub enum Request {
         /// Which life.
         boot: BootId,
     },
-}
-
-/// What people do with a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RunAction {
-    /// Start nothing new.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Stop what runs, and never begin the rest.
-    Cancel,
 }
 
 /// What holds up one node of a run.

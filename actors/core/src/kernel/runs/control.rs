@@ -5,12 +5,23 @@ use super::{run_event, some_names, write_run};
 use crate::batch::OutcomeChange;
 use crate::event::Happening;
 use crate::ids::{RunId, TaskId};
-use crate::kernel::words::{Answer, NodeWhy, RunAction};
+use crate::kernel::words::{Answer, NodeWhy};
 use crate::kernel::{Kernel, Step};
 use crate::rejection::Rejection;
 use crate::run::RunStatus;
 use crate::task::{Command, Phase};
 use crate::why::Reason;
+
+/// What people do with a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunAction {
+    /// Start nothing new.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Stop what runs, and never begin the rest.
+    Cancel,
+}
 
 /// The error of a run that was told to stop and has not ended.
 const CANCELLING: &str = "it is being cancelled";

@@ -1,0 +1,142 @@
+//! What ties tasks together, as the database keeps it: runs, their workflows, and relations.
+//!
+//! Invariants, checked with every row: a run is born once and before it changes; its workflow is there
+//! and has as many nodes as the row says; what relates two tasks names tasks that are there.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use agentflow_core::batch::{DefinitionRow, LiveRelation, RelationRow, RunRow, RunWrite, SettledNode};
+use agentflow_core::ids::{RunId, SpecHash, TaskId};
+use agentflow_core::kernel::SavedRun;
+use agentflow_core::relation::Relation;
+use agentflow_core::run::RunStatus;
+use agentflow_core::status::Status;
+use agentflow_workflow::Definition;
+
+use super::store::Row;
+
+/// The rows.
+#[derive(Debug, Default)]
+pub(super) struct Ties {
+    pub(super) runs: BTreeMap<RunId, RunRow>,
+    pub(super) relations: BTreeMap<(TaskId, TaskId, Relation), RelationRow>,
+    definitions: BTreeMap<SpecHash, Arc<Definition>>,
+    /// The tasks of each run.
+    parts: BTreeMap<RunId, Vec<TaskId>>,
+}
+
+impl Ties {
+    /// Keeps a workflow's text, once.
+    pub(super) fn write_definition(&mut self, row: DefinitionRow) -> Result<(), String> {
+        if let Entry::Vacant(place) = self.definitions.entry(row.hash) {
+            let read = Definition::from_json(&row.body).map_err(|error| error.to_string())?;
+            place.insert(Arc::new(read));
+        }
+        Ok(())
+    }
+
+    /// Writes a run. True when it is new.
+    pub(super) fn write_run(&mut self, write: RunWrite) -> Result<bool, String> {
+        let RunWrite { id, birth, change, state } = write;
+        if change.is_some() {
+            return Err(format!("run {id} got other values; nobody asked for that"));
+        }
+        match (birth, self.runs.get_mut(&id)) {
+            (Some(birth), None) => {
+                let Some(definition) = self.definitions.get(&birth.definition) else {
+                    return Err(format!("run {id} was written before its workflow"));
+                };
+                if definition.nodes.len() != birth.nodes as usize {
+                    return Err(format!("run {id} has {} nodes: {birth:?}", definition.nodes.len()));
+                }
+                self.runs.insert(id, RunRow { id, birth: *birth, state });
+                Ok(true)
+            }
+            (None, Some(row)) => {
+                if row.state.status.is_settled() {
+                    return Err(format!("run {id} has ended, and then {state:?}"));
+                }
+                row.state = state;
+                Ok(false)
+            }
+            (Some(_), Some(_)) => Err(format!("run {id} was born twice")),
+            (None, None) => Err(format!("run {id} changes without having been born")),
+        }
+    }
+
+    /// Keeps a relation. The same one again is kept as it was.
+    pub(super) fn write_relation(
+        &mut self,
+        row: RelationRow,
+        rows: &BTreeMap<TaskId, Row>,
+    ) -> Result<(), String> {
+        if !rows.contains_key(&row.predecessor) || !rows.contains_key(&row.successor) {
+            return Err(format!("{row:?} relates tasks that are not there"));
+        }
+        self.relations.entry((row.predecessor, row.successor, row.relation)).or_insert(row);
+        Ok(())
+    }
+
+    /// Notes that a task is a part of a run.
+    pub(super) fn add_part(&mut self, run: RunId, task: TaskId) {
+        self.parts.entry(run).or_default().push(task);
+    }
+
+    /// The tasks of a run, in the order in which they were made.
+    pub(super) fn parts(&self, run: RunId) -> &[TaskId] {
+        self.parts.get(&run).map_or(&[], Vec::as_slice)
+    }
+
+    /// Runs that have not ended.
+    pub(super) fn live_runs(&self) -> impl Iterator<Item = &RunRow> {
+        self.runs.values().filter(|row| !row.state.status.is_settled())
+    }
+
+    /// Runs of that status.
+    pub(super) fn runs_that_are(&self, status: RunStatus) -> Vec<RunId> {
+        self.live_runs().filter(|row| row.state.status == status).map(|row| row.id).collect()
+    }
+
+    /// The workflow of a run, by its row.
+    pub(super) fn definition(&self, row: &RunRow) -> Option<&Arc<Definition>> {
+        self.definitions.get(&row.birth.definition)
+    }
+
+    /// The run that is that node of another.
+    pub(super) fn child_of(&self, task: TaskId) -> Option<&RunRow> {
+        self.runs.values().find(|row| row.birth.parent == Some(task))
+    }
+
+    /// What a new master reads of runs.
+    pub(super) fn saved_runs(&self, rows: &BTreeMap<TaskId, Row>) -> Vec<SavedRun> {
+        let saved = |row: &RunRow| {
+            let settled = self.parts(row.id).iter().filter_map(|task| {
+                let settled = rows.get(task).filter(|row| row.state.status.is_settled())?;
+                let (node, outcome) = (settled.run.clone()?, settled.outcome.clone());
+                Some(SettledNode { task: *task, node, status: settled.state.status, outcome })
+            });
+            let definition = Arc::clone(self.definition(row)?);
+            Some(SavedRun { row: row.clone(), definition, settled: settled.collect() })
+        };
+        self.live_runs().filter_map(saved).collect()
+    }
+
+    /// What a new master reads of relations: those for which blocked tasks wait or waited, by
+    /// successor.
+    pub(super) fn live_relations(&self, rows: &BTreeMap<TaskId, Row>) -> Vec<LiveRelation> {
+        let live = |row: &RelationRow| {
+            rows.get(&row.successor).filter(|row| row.state.status == Status::Blocked)?;
+            let before = rows.get(&row.predecessor)?;
+            let status = before.state.status;
+            let outputs = (row.relation == Relation::Context).then(|| before.outcome.outputs.clone());
+            let ended = status.is_settled().then(|| (status, outputs.flatten()));
+            Some(LiveRelation { row: *row, ended })
+        };
+        let mut found: Vec<LiveRelation> =
+            self.relations.values().filter(|row| row.relation.orders()).filter_map(live).collect();
+        found.sort_by_key(|live| (live.row.successor, live.row.predecessor, live.row.relation));
+        found
+    }
+}
