@@ -91,11 +91,13 @@ pub(crate) enum Command {
     /// Let one task come after another
     Relate(Relate),
     /// List concurrency keys, or set their limits
+    #[command(visible_alias = "key")]
     Keys {
         #[command(subcommand)]
         act: Option<KeysAct>,
     },
     /// List schedules, or make and control them
+    #[command(visible_alias = "schedule")]
     Schedules {
         #[command(subcommand)]
         act: Option<SchedulesAct>,
@@ -103,6 +105,8 @@ pub(crate) enum Command {
     /// List tasks
     #[command(visible_alias = "ls")]
     List(List),
+    /// List tasks that failed for good, and why
+    DeadLetters(DeadLetters),
     /// Show a task
     Get(Get),
     /// Print a task's output
@@ -312,6 +316,19 @@ pub(crate) struct List {
     /// All of them
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeadLetters {
+    /// In this group
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// Of this run
+    #[arg(long, value_name = "RUN", value_parser = run_id)]
+    pub(crate) run: Option<RunId>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: usize,
 }
 
 #[derive(Debug, Args)]

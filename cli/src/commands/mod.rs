@@ -51,6 +51,7 @@ pub(crate) fn execute(command: Command, global: &Global, output: Output) -> Resu
         Command::Keys { act } => keys::keys(act.as_ref(), &connect(global)?, output),
         Command::Schedules { act } => schedules::schedules(act.as_ref(), &connect(global)?, output),
         Command::List(list) => tasks::list(&list, &connect(global)?, output),
+        Command::DeadLetters(list) => tasks::dead_letters(&list, &connect(global)?, output),
         Command::Get(get) => tasks::get(&get, &connect(global)?, output),
         Command::Logs(logs) => logs::logs(&logs, connect(global)?, output),
         Command::Why(task) => tasks::why(&task, &connect(global)?, output),

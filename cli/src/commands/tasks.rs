@@ -5,7 +5,7 @@ use agentflow_protocol::api::{Attempts, PatchBody, ReasonView, TaskPage, TaskVie
 use agentflow_protocol::runs::Relations;
 use serde_json::{Value, json};
 
-use crate::args::{Get, List, OneTask, Update};
+use crate::args::{DeadLetters, Get, List, OneTask, Update};
 use crate::client::{Client, with_query};
 use crate::error::{Error, exit};
 use crate::output::{Cell, Output, age};
@@ -16,18 +16,7 @@ const PAGE: usize = 1_000;
 
 pub(super) fn list(list: &List, client: &Client, output: Output) -> Result<u8, Error> {
     let wanted = if list.all { usize::MAX } else { list.limit };
-    let mut tasks: Vec<TaskView> = Vec::new();
-    let mut cursor = None;
-    while tasks.len() < wanted {
-        let limit = (wanted - tasks.len()).min(PAGE);
-        let page: TaskPage = client.get(&page_path(list, limit, cursor.as_deref()))?;
-        // A page may be short, even empty, and not the last.
-        tasks.extend(page.tasks);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
+    let (tasks, cursor) = pages(client, wanted, |limit, cursor| page_path(list, limit, cursor))?;
     if output.json {
         output.json(&json!({ "tasks": tasks, "next_cursor": cursor }))?;
         return Ok(exit::DONE);
@@ -38,6 +27,63 @@ pub(super) fn list(list: &List, client: &Client, output: Output) -> Result<u8, E
         eprintln!("there are more: --limit N or --all");
     }
     Ok(exit::DONE)
+}
+
+pub(super) fn dead_letters(list: &DeadLetters, client: &Client, output: Output) -> Result<u8, Error> {
+    let (tasks, cursor) = pages(client, list.limit, |limit, cursor| {
+        with_query(
+            "/api/v2/dead-letters",
+            &[
+                ("group", list.group.clone().unwrap_or_default()),
+                ("run", list.run.map(|run| run.to_string()).unwrap_or_default()),
+                ("limit", limit.to_string()),
+                ("cursor", cursor.unwrap_or_default().to_owned()),
+            ],
+        )
+    })?;
+    if output.json {
+        output.json(&json!({ "tasks": tasks, "next_cursor": cursor }))?;
+        return Ok(exit::DONE);
+    }
+    let rows: Vec<Vec<Cell>> = tasks
+        .iter()
+        .map(|task| {
+            vec![
+                task.id.to_string().into(),
+                task.group.clone().into(),
+                task.attempt.to_string().into(),
+                task.finished_at.map_or_else(|| "-".to_owned(), age).into(),
+                output.title(&task.title).into(),
+                output.title(task.error.as_deref().unwrap_or_default()).into(),
+            ]
+        })
+        .collect();
+    output.table(&["ID", "GROUP", "ATTEMPTS", "SINCE", "TITLE", "ERROR"], &rows)?;
+    if cursor.is_some() {
+        eprintln!("there are more: --limit N");
+    }
+    Ok(exit::DONE)
+}
+
+/// So many tasks, and where there are more.
+fn pages(
+    client: &Client,
+    wanted: usize,
+    path: impl Fn(usize, Option<&str>) -> String,
+) -> Result<(Vec<TaskView>, Option<String>), Error> {
+    let mut tasks: Vec<TaskView> = Vec::new();
+    let mut cursor = None;
+    while tasks.len() < wanted {
+        let limit = (wanted - tasks.len()).min(PAGE);
+        let page: TaskPage = client.get(&path(limit, cursor.as_deref()))?;
+        // A page may be short, even empty, and not the last.
+        tasks.extend(page.tasks);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok((tasks, cursor))
 }
 
 fn page_path(list: &List, limit: usize, cursor: Option<&str>) -> String {

@@ -1,4 +1,4 @@
-//! What stands at a master beside tasks and runs: concurrency keys and schedules; and reruns.
+//! What stands at a master beside tasks and runs: concurrency keys and schedules; dead letters, and reruns.
 
 use serde_json::json;
 
@@ -73,4 +73,17 @@ fn what_failed_in_a_run_runs_again() {
     let again = home.run(&["run", "rerun", "1"]).code(5);
     assert!(again.err.contains("failed"), "{again:#?}");
     home.run(&["run", "rerun", "1", "--from", "c"]).code(2);
+}
+
+#[test]
+fn what_failed_for_good_is_listed_with_why() {
+    let home = Home::new();
+    let _up = home.up("127.0.0.1:0");
+    home.run(&["submit", "--wait", "--title", "Fails", "--", "false"]).code(1);
+    home.run(&["submit", "--wait", "--", "true"]).code(0);
+    let listed = home.run(&["dead-letters"]).code(0).out;
+    assert!(listed.contains("Fails") && listed.contains("exit"), "{listed}");
+    let tasks = home.run(&["dead-letters", "--json"]).code(0).json()["tasks"].clone();
+    assert_eq!((tasks.as_array().map(Vec::len), &tasks[0]["id"]), (Some(1), &json!(1)));
+    assert_eq!(home.run(&["dead-letters", "--group", "gpu", "--json"]).code(0).json()["tasks"], json!([]));
 }

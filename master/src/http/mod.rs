@@ -45,6 +45,11 @@ pub(crate) struct Route {
 pub(crate) static ROUTES: &[Route] = &[
     Route { method: Method::POST, path: "/api/v2/tasks", handler: || web::post().to(submit::submit) },
     Route { method: Method::GET, path: "/api/v2/tasks", handler: || web::get().to(tasks::list) },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/dead-letters",
+        handler: || web::get().to(tasks::dead_letters),
+    },
     Route { method: Method::POST, path: "/api/v2/tasks/bulk", handler: || web::post().to(bulk::bulk) },
     Route { method: Method::GET, path: "/api/v2/tasks/{id}", handler: || web::get().to(tasks::get) },
     Route { method: Method::PATCH, path: "/api/v2/tasks/{id}", handler: || web::patch().to(tasks::patch) },

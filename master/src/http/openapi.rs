@@ -19,6 +19,7 @@ use super::{
     paths(
         submit_routes::submit,
         tasks::list,
+        tasks::dead_letters,
         bulk::bulk,
         tasks::get,
         tasks::patch,

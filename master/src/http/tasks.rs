@@ -44,6 +44,21 @@ pub(crate) struct ListQuery {
     cursor: Option<String>,
 }
 
+/// Query of `GET /dead-letters`.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeadLetterQuery {
+    /// Tasks of this group.
+    group: Option<String>,
+    /// Tasks of this run.
+    run: Option<u64>,
+    /// 1 to 1,000; 100 when absent.
+    limit: Option<usize>,
+    /// From the page before.
+    cursor: Option<String>,
+}
+
 /// Query of `GET /tasks/{id}`.
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -76,7 +91,19 @@ impl ListQuery {
 #[utoipa::path(get, path = "/api/v2/tasks", tag = "tasks", params(ListQuery),
     responses((status = 200, body = TaskPage, description = "A page may be short and not the last: only a missing `next_cursor` says so"), (status = 422, body = Problem)))]
 pub(crate) async fn list(master: web::Data<Master>, request: HttpRequest) -> Answered {
-    let query: ListQuery = read::query(&request)?;
+    page(&master, read::query(&request)?).await
+}
+
+/// Tasks that failed and will not be tried again, with why; `retry` gives them another chance.
+#[utoipa::path(get, path = "/api/v2/dead-letters", tag = "tasks", params(DeadLetterQuery),
+    responses((status = 200, body = TaskPage), (status = 422, body = Problem)))]
+pub(crate) async fn dead_letters(master: web::Data<Master>, request: HttpRequest) -> Answered {
+    let DeadLetterQuery { group, run, limit, cursor } = read::query(&request)?;
+    let status = Some(Status::Failed.word().to_owned());
+    page(&master, ListQuery { status, group, run, limit, cursor, worker: None, label: None }).await
+}
+
+async fn page(master: &Master, query: ListQuery) -> Answered {
     let wrong = |why: String| Failure::new(422, "query", format!("the query: {why}"));
     let filter = query.filter().map_err(wrong)?;
     let cursor: Option<Cursor> = query.cursor.as_deref().map(str::parse).transpose().map_err(wrong)?;

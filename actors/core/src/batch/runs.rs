@@ -55,7 +55,7 @@ pub struct RunState {
 /// A run was given other values to run with again.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RunChange {
-    /// The workflow with its new `vars`; its text is in [`Batch::definitions`].
+    /// The workflow with its new `vars`; its text is in [`super::Batch::definitions`].
     pub definition: SpecHash,
     /// The new inputs, a JSON value as text.
     pub inputs: Box<str>,
