@@ -153,12 +153,12 @@ fn pipelines_hand_on() {
 fn an_item_is_one_task() {
     refused_tasks(
         "  a: {foreach: [1], workflow: {tasks: {b: x}}}\n",
-        &["3:7: 'foreach' makes tasks, not child workflows (put 'foreach' into the tasks of the child)"],
+        &["3:16: 'foreach' makes tasks, not child workflows (put 'foreach' into the tasks of the child)"],
     );
     refused_tasks(
         "  a: {foreach: [1], run: x, loop: {until: self.outputs.done, max: 2}}\n",
         &[
-            "3:29: a task with 'foreach' has no 'loop' (put the loop into a child workflow, or into the command)",
+            "3:35: a task with 'foreach' has no 'loop' (put the loop into a child workflow, or into the command)",
         ],
     );
 }
