@@ -1,14 +1,13 @@
 //! `cancel` and `retry`: of tasks by id, or of all that match a filter.
 
 use agentflow_core::status::Status;
-use agentflow_protocol::api::{BulkAction, BulkAnswer, BulkBody, BulkFilter, Nothing, TaskView};
-use serde_json::json;
+use agentflow_protocol::api::{BulkAction, BulkAnswer, BulkBody, BulkFilter, Nothing};
 
+use super::each::each_task;
 use crate::args::Choice;
 use crate::client::Client;
 use crate::error::{Error, exit};
 use crate::output::Output;
-use crate::settle::task_path;
 
 pub(super) fn cancel(choice: &Choice, client: &Client, output: Output) -> Result<u8, Error> {
     let open = [Status::Blocked, Status::Pending, Status::Running];
@@ -33,7 +32,10 @@ fn act(
         || filter.worker.is_some()
         || filter.label.is_some();
     match (choice.ids.is_empty(), filtered || choice.all) {
-        (false, false) => each(choice, action, client, output),
+        (false, false) => {
+            let word = if action == BulkAction::Cancel { "cancel" } else { "retry" };
+            each_task(&choice.ids, word, &Nothing {}, client, output)
+        }
         (true, true) => {
             let status = if filter.status.is_empty() { usual.to_vec() } else { filter.status.clone() };
             let filter = BulkFilter {
@@ -51,37 +53,6 @@ fn act(
         )),
         (false, true) => Err(Error::Usage("name tasks by id or by filter, not both".into())),
     }
-}
-
-/// Goes on after a refusal; the exit code is the first refusal's.
-fn each(choice: &Choice, action: BulkAction, client: &Client, output: Output) -> Result<u8, Error> {
-    let word = if action == BulkAction::Cancel { "cancel" } else { "retry" };
-    let mut code = exit::DONE;
-    let mut tasks: Vec<TaskView> = Vec::new();
-    for id in &choice.ids {
-        match client.post::<TaskView>(&format!("{}/{word}", task_path(id.0)), &Nothing {}) {
-            Ok(view) if output.json => tasks.push(view),
-            Ok(view) => {
-                let note = if view.cancelling { "  (being stopped)" } else { "" };
-                output.line(format_args!(
-                    "{}  {id:>5}  {}{note}",
-                    output.status(view.status),
-                    output.title(&view.title)
-                ))?;
-            }
-            Err(error @ Error::Problem(_)) => {
-                eprintln!("agentflow: task {id}: {error}");
-                if code == exit::DONE {
-                    code = error.exit_code();
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if output.json {
-        output.json(&json!({ "tasks": tasks }))?;
-    }
-    Ok(code)
 }
 
 fn bulk(filter: BulkFilter, action: BulkAction, client: &Client, output: Output) -> Result<u8, Error> {

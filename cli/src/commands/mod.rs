@@ -1,6 +1,7 @@
 //! The commands, one file per subject, and the way to a master that they share.
 
 mod choice;
+mod each;
 mod events;
 mod gates;
 mod keys;

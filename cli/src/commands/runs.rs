@@ -1,10 +1,12 @@
 //! `runs`, and what can be done with a run that is there: `run get|pause|resume|cancel|why`.
 
+use agentflow_core::ids::RunId;
 use agentflow_protocol::Timestamp;
 use agentflow_protocol::api::Nothing;
 use agentflow_protocol::runs::{NodeView, RunPage, RunView, RunWhyView};
 use serde_json::json;
 
+use super::each::each;
 use super::rerun;
 use super::tasks::reason_lines;
 use crate::args::{RunAct, Runs, SomeRuns};
@@ -128,30 +130,12 @@ fn row(node: &NodeView) -> Vec<Cell> {
     ]
 }
 
-/// Goes on after a refusal; the exit code is the first refusal's.
 fn control(runs: &SomeRuns, word: &str, client: &Client, output: Output) -> Result<u8, Error> {
-    let mut code = exit::DONE;
-    let mut views: Vec<RunView> = Vec::new();
-    for id in &runs.ids {
-        match client.post::<RunView>(&format!("{}/{word}", run_path(id.0)), &Nothing {}) {
-            Ok(view) if output.json => views.push(view),
-            Ok(view) => {
-                let status = output.run_status(view.status);
-                output.line(format_args!("{status}  {id:>5}  {}", output.title(&view.name)))?;
-            }
-            Err(error @ Error::Problem(_)) => {
-                eprintln!("agentflow: run {id}: {error}");
-                if code == exit::DONE {
-                    code = error.exit_code();
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if output.json {
-        output.json(&json!({ "runs": views }))?;
-    }
-    Ok(code)
+    let ask = |id: RunId| client.post::<RunView>(&format!("{}/{word}", run_path(id.0)), &Nothing {});
+    each(&runs.ids, "run", output, ask, |id, run| {
+        let (status, name) = (output.run_status(run.status), output.title(&run.name));
+        output.line(format_args!("{status}  {id:>5}  {name}"))
+    })
 }
 
 fn why(id: u64, client: &Client, output: Output) -> Result<u8, Error> {
