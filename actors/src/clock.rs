@@ -23,7 +23,8 @@ impl Clock {
 }
 
 /// The wall clock; 0 before 1970.
-pub(crate) fn wall() -> Wall {
+#[must_use]
+pub fn wall() -> Wall {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

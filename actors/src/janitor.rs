@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context};
+use agentflow_core::limits::UNNAMED_BLOB_HOURS;
 use agentflow_core::time::Wall;
-use agentflow_schema::Checkpointer;
+use agentflow_schema::{Blobs, Checkpointer, Readers};
 
 use crate::clock;
 use crate::store::{Prune, Store};
@@ -17,12 +18,19 @@ const CHECKPOINT: Duration = Duration::from_secs(1);
 /// Between two rounds of retention.
 const RETENTION: Duration = Duration::from_secs(300);
 
+/// Between two turns of sweeping blobs. A round takes 256 of them: an hour and a half.
+const SWEEP: Duration = Duration::from_secs(20);
+
+const HOUR_US: i64 = 3_600 * 1_000_000;
+
 const DAY_US: i64 = 24 * 3_600 * 1_000_000;
 
 /// The actor.
 pub(crate) struct Janitor {
     pub(crate) checkpointer: Checkpointer,
     pub(crate) store: Addr<Store>,
+    pub(crate) readers: Readers,
+    pub(crate) blobs: Blobs,
     pub(crate) retention_days: u64,
 }
 
@@ -41,11 +49,25 @@ impl Janitor {
     }
 }
 
+impl Janitor {
+    /// Removes bytes that nobody names any more.
+    fn sweep(&self) {
+        let age = HOUR_US * UNNAMED_BLOB_HOURS.cast_signed();
+        let before = Wall(clock::wall().0.saturating_sub(age));
+        match self.blobs.sweep(before, &mut |sha256| self.readers.names_blob(sha256)) {
+            Ok(0) => {}
+            Ok(removed) => log::debug!("{removed} blobs that nobody named are gone"),
+            Err(error) => log::warn!("blobs that nobody names stay for now: {error}"),
+        }
+    }
+}
+
 impl Actor for Janitor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
         context.run_interval(CHECKPOINT, |janitor, _| janitor.checkpoint());
         context.run_interval(RETENTION, |janitor, _| janitor.retain());
+        context.run_interval(SWEEP, |janitor, _| janitor.sweep());
     }
 }

@@ -30,7 +30,9 @@ mod store;
 mod supervise;
 mod system;
 mod task;
+mod values;
 
+pub use clock::wall;
 pub use dispatcher::{Ask, Dispatcher};
 pub use hub::{EventHub, HubClosed, Next, Recent, Segment, WaitSettled};
 pub use registry::{Connect, Refused, WorkerRegistry};

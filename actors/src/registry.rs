@@ -15,6 +15,7 @@ use agentflow_core::ids::SessionEpoch;
 use agentflow_core::kernel::Input;
 use agentflow_core::limits;
 use agentflow_protocol::worker::{Hello, VERSION};
+use agentflow_schema::Blobs;
 
 use crate::scheduler::{Conversation, Scheduler};
 use crate::session::{Terms, ToDoor, WorkerSession};
@@ -45,6 +46,7 @@ pub struct Refused {
 /// The actor.
 pub struct WorkerRegistry {
     pub(crate) scheduler: Rc<Scheduler>,
+    pub(crate) blobs: Blobs,
     pub(crate) heartbeat_ms: u64,
     pub(crate) lease_ms: u64,
     pub(crate) sessions: u64,
@@ -68,7 +70,8 @@ impl Handler<Connect> for WorkerRegistry {
         let session = SessionEpoch((epoch.0 << 32) | self.sessions);
         let version = hello.version.min(VERSION);
         let terms = Terms { version, heartbeat_ms: self.heartbeat_ms, lease_ms: self.lease_ms };
-        let actor = WorkerSession { scheduler: Rc::clone(&self.scheduler), session, epoch, terms, door };
+        let (scheduler, blobs) = (Rc::clone(&self.scheduler), self.blobs.clone());
+        let actor = WorkerSession { scheduler, blobs, session, epoch, terms, door };
         let scheduler = Rc::clone(&self.scheduler);
         let worker = hello.worker.clone();
         let address = supervise::run(Context::new(), actor, move || {

@@ -9,17 +9,21 @@
 
 use std::rc::Rc;
 
-use actix::{Actor, ActorContext, Context, Handler, Message, Recipient};
-use agentflow_core::attempt::AttemptKey;
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, WrapFuture,
+};
+use agentflow_core::attempt::{AttemptKey, Report};
 use agentflow_core::ids::{Epoch, SessionEpoch, SpecHash};
 use agentflow_core::kernel::{Assigned, Input};
 use agentflow_core::limits;
 use agentflow_protocol::worker::{Assign, Assignment, FromWorker, ToWorker, Welcome};
+use agentflow_schema::Blobs;
 use rustc_hash::FxHashMap;
 use serde_json::value::RawValue;
 
 use crate::scheduler::Scheduler;
 use crate::task::{self, Progress};
+use crate::values;
 
 /// Bytes of one `Assign` frame, so that it stays below [`limits::FRAME_BYTES`] with the largest
 /// specification on top.
@@ -77,6 +81,7 @@ pub(crate) struct Terms {
 /// The actor.
 pub struct WorkerSession {
     pub(crate) scheduler: Rc<Scheduler>,
+    pub(crate) blobs: Blobs,
     pub(crate) session: SessionEpoch,
     pub(crate) epoch: Epoch,
     pub(crate) terms: Terms,
@@ -86,6 +91,28 @@ pub struct WorkerSession {
 impl WorkerSession {
     fn send(&self, frame: ToWorker) {
         self.door.do_send(ToDoor::Frame(Box::new(frame)));
+    }
+
+    /// Reads the large values that reports name, on a thread that may wait; nothing else of this worker
+    /// is heard meanwhile, so that everything keeps its order.
+    fn read_first(&self, mut reports: Vec<Report>, context: &mut Context<Self>) {
+        let blobs = self.blobs.clone();
+        let read = actix_rt::task::spawn_blocking(move || {
+            values::read_reports(&blobs, &mut reports).map(|()| reports)
+        });
+        context.wait(read.into_actor(self).map(|read, session, _| {
+            let failed = match read {
+                Ok(Ok(reports)) => {
+                    let session_epoch = session.session;
+                    return session.scheduler.step(Input::Reports { session: session_epoch, reports });
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            // The worker comes again and says it again.
+            log::error!("session {}: what a report names cannot be read: {failed}", session.session);
+            session.door.do_send(ToDoor::Close { reason: "the master cannot read what was left".to_owned() });
+        }));
     }
 
     fn assign(&self, tasks: &[Assigned]) {
@@ -141,12 +168,15 @@ impl Actor for WorkerSession {
 impl Handler<FromDoor> for WorkerSession {
     type Result = ();
 
-    fn handle(&mut self, FromDoor(frame): FromDoor, _: &mut Context<Self>) {
+    fn handle(&mut self, FromDoor(frame): FromDoor, context: &mut Context<Self>) {
         let session = self.session;
         match frame {
             FromWorker::Heartbeat { n } => {
                 self.scheduler.step(Input::Heard { session });
                 self.send(ToWorker::HeartbeatAck { n });
+            }
+            FromWorker::Reports { reports } if reports.iter().any(values::has_left) => {
+                self.read_first(reports, context);
             }
             FromWorker::Reports { reports } => self.scheduler.step(Input::Reports { session, reports }),
             FromWorker::Progress { key, percent, message } => {

@@ -23,13 +23,14 @@ use agentflow_core::ids::{Attempt, DecisionNumber, Epoch, RunId, TaskId};
 use agentflow_core::kernel::{LoadedRun, LoadedTask, PreparedSpec, SavedRun};
 use agentflow_core::limits;
 use agentflow_core::time::Wall;
-use agentflow_schema::{Gathered, Writer};
+use agentflow_schema::{Blobs, Committed, Gathered, Writer};
 
 use agentflow_workflow::Definition;
 
 use crate::clock;
 use crate::hub::{EventHub, Publish, Segment};
 use crate::supervise::Fatal;
+use crate::values;
 
 /// How long a batch for which nobody waits may wait for company. A task's `started` mostly meets
 /// its `finished` within it.
@@ -137,6 +138,7 @@ pub(crate) enum FromStore {
 /// The actor.
 pub(crate) struct Store {
     pub(crate) writer: Writer,
+    pub(crate) blobs: Blobs,
     pub(crate) epoch: Epoch,
     pub(crate) schedule: Recipient<FromStore>,
     pub(crate) hub: Addr<EventHub>,
@@ -184,7 +186,7 @@ impl Store {
             return;
         }
         let begun = Instant::now();
-        match self.writer.commit(self.epoch, &self.gathered) {
+        match self.write() {
             Ok(committed) => {
                 let rows = self.gathered.rows();
                 let events = std::mem::take(&mut self.events);
@@ -228,6 +230,14 @@ impl Store {
 }
 
 impl Store {
+    /// Bytes first, so that no row names what is not there.
+    fn write(&mut self) -> Result<Committed, agentflow_schema::Error> {
+        for blob in self.gathered.blobs() {
+            self.blobs.put_text(blob, clock::wall())?;
+        }
+        self.writer.commit(self.epoch, &self.gathered)
+    }
+
     fn load_tasks(&mut self, asked: &[TaskId]) -> Result<Vec<LoadedTask>, agentflow_schema::Error> {
         let rows = self.writer.load_tasks(asked)?;
         let mut tasks = Vec::with_capacity(rows.len());
@@ -255,7 +265,14 @@ impl Store {
         let nodes: Vec<TaskId> =
             settled.iter().map(|node| node.task).filter(|task| own.contains(task)).collect();
         let tasks = self.load_tasks(&nodes)?;
-        Ok(Some(LoadedRun { saved: SavedRun { row, definition, settled }, tasks }))
+        let mut saved = SavedRun { row, definition, settled, rounds: Vec::new() };
+        if saved.has_large_values() {
+            let mut budget = limits::HELD_BYTES;
+            for left in saved.unread() {
+                values::read(&self.blobs, left, &mut budget)?;
+            }
+        }
+        Ok(Some(LoadedRun { saved, tasks }))
     }
 }
 

@@ -10,12 +10,13 @@ use std::time::Instant;
 
 use actix::{Actor, Addr, AsyncContext, Context, Recipient};
 use actix_rt::{Arbiter, ArbiterHandle};
-use agentflow_core::batch::{DefinitionRow, RunRow, SettledNode};
-use agentflow_core::ids::{Epoch, RunId, SpecHash};
+use agentflow_core::batch::{DefinitionRow, RoundRow, RunRow, SettledNode};
+use agentflow_core::ids::{Epoch, RunId, SpecHash, TaskId};
 use agentflow_core::kernel::{Kernel, Output, RecoveryError, RecoveryPlan, SavedRun};
+use agentflow_core::limits;
 use agentflow_protocol::schedule;
 use agentflow_protocol::workflow::WorkflowTasks;
-use agentflow_schema::{Checkpointer, Durability, Gathered, Office, Options, Readers, Target, Writer};
+use agentflow_schema::{Blobs, Checkpointer, Durability, Gathered, Office, Options, Readers, Target, Writer};
 use agentflow_workflow::Definition;
 use tokio::sync::oneshot;
 
@@ -27,6 +28,7 @@ use crate::registry::WorkerRegistry;
 use crate::scheduler::Scheduler;
 use crate::store::{Finish, PrunedLogs, Store, StoreHealth};
 use crate::supervise::{self, Fatal};
+use crate::values;
 
 /// What a master is started with.
 #[derive(Clone)]
@@ -93,6 +95,8 @@ pub struct MasterHandles {
     pub events: Addr<EventHub>,
     /// Reads of committed rows; they block.
     pub readers: Readers,
+    /// Bytes by their hash; reading and writing them blocks.
+    pub blobs: Blobs,
     /// This term of office.
     pub office: Arc<OfficeInfo>,
     /// How the store is doing.
@@ -121,7 +125,15 @@ impl MasterSystem {
         let mut writer = Writer::open(&settings.target, &Options { durability: settings.durability })?;
         let office = writer.take_office(clock.now().wall)?;
         let recovered = writer.recover()?;
-        let runs = saved_runs(recovered.runs, &recovered.definitions, recovered.settled_nodes)?;
+        let blobs = Blobs::open(&settings.target, &settings.data_dir.join("blobs"))?;
+        let (nodes, rounds) = (recovered.settled_nodes, recovered.rounds);
+        let mut runs = saved_runs(recovered.runs, &recovered.definitions, nodes, rounds)?;
+        let mut budget = limits::HELD_BYTES;
+        for run in runs.iter_mut().filter(|run| run.has_large_values()) {
+            for left in run.unread() {
+                values::read(&blobs, left, &mut budget)?;
+            }
+        }
         let plan = RecoveryPlan::new(recovered.tasks, recovered.specs, recovered.workers)?
             .with_ties(runs, recovered.relations)
             .with_key_limits(recovered.key_limits)
@@ -141,7 +153,7 @@ impl MasterSystem {
             recovered: found,
         });
         log::info!("epoch {}: {found} live tasks recovered in {:?}", office.epoch, started.elapsed());
-        let parts = Parts { settings, clock, writer, office, kernel, output, checkpointer };
+        let parts = Parts { settings, clock, writer, blobs, office, kernel, output, checkpointer };
         parts.start(readers, info)
     }
 
@@ -180,6 +192,7 @@ fn saved_runs(
     rows: Vec<RunRow>,
     definitions: &[DefinitionRow],
     settled: Vec<SettledNode>,
+    mut rounds: Vec<RoundRow>,
 ) -> Result<Vec<SavedRun>, StartError> {
     let texts: BTreeMap<SpecHash, &str> = definitions.iter().map(|row| (row.hash, &*row.body)).collect();
     let mut nodes: BTreeMap<RunId, Vec<SettledNode>> = BTreeMap::new();
@@ -191,7 +204,9 @@ fn saved_runs(
         let text = texts.get(&row.birth.definition).ok_or_else(|| damaged("it is missing".to_owned()))?;
         let definition = Definition::from_json(text).map_err(|error| damaged(error.to_string()))?;
         let settled = nodes.remove(&row.id).unwrap_or_default();
-        Ok(SavedRun { definition: Arc::new(definition), settled, row })
+        let own = row.birth.first_task..TaskId(row.birth.first_task.0 + u64::from(row.birth.nodes));
+        let rounds = rounds.extract_if(.., |round| own.contains(&round.task)).collect();
+        Ok(SavedRun { definition: Arc::new(definition), settled, rounds, row })
     });
     saved.collect()
 }
@@ -201,6 +216,7 @@ struct Parts {
     settings: Settings,
     clock: Clock,
     writer: Writer,
+    blobs: Blobs,
     office: Office,
     kernel: Kernel,
     output: Output,
@@ -213,6 +229,7 @@ impl Parts {
             settings,
             clock,
             writer,
+            blobs,
             office: Office { epoch, head_seq, .. },
             kernel,
             output,
@@ -230,6 +247,7 @@ impl Parts {
         let (to_scheduler, from_store) = oneshot::channel::<Addr<Store>>();
         let (sender, receiver) = mpsc::channel();
         let scheduling_fatal = fatal.clone();
+        let sessions_blobs = blobs.clone();
         let (heartbeat_ms, lease_ms) = (settings.heartbeat_ms, settings.lease_ms);
         let begun = schedule.spawn_fn(move || {
             let dispatcher_context = Context::<Dispatcher>::new();
@@ -241,8 +259,13 @@ impl Parts {
             actix_rt::spawn(async move {
                 let Ok(store) = from_store.await else { return };
                 let scheduler = Scheduler::new(kernel, clock, store, dispatcher, scheduling_fatal.clone());
-                let registry =
-                    WorkerRegistry { scheduler: scheduler.clone(), heartbeat_ms, lease_ms, sessions: 0 };
+                let registry = WorkerRegistry {
+                    scheduler: scheduler.clone(),
+                    blobs: sessions_blobs,
+                    heartbeat_ms,
+                    lease_ms,
+                    sessions: 0,
+                };
                 supervise::run_vital(registry_context, registry, "WorkerRegistry", &scheduling_fatal);
                 let actor = Dispatcher::new(scheduler.clone());
                 supervise::run_vital(dispatcher_context, actor, "Dispatcher", &scheduling_fatal);
@@ -256,6 +279,7 @@ impl Parts {
 
         let store = Store {
             writer,
+            blobs: blobs.clone(),
             epoch,
             schedule: dispatcher.clone().recipient(),
             hub: events.clone(),
@@ -272,10 +296,17 @@ impl Parts {
         let store = run_on(&store_arbiter.handle(), "Store", &fatal, move || store)?;
         to_scheduler.send(store.clone()).map_err(|_| StartError::Runtime)?;
 
-        let janitor = Janitor { checkpointer, store: store.clone(), retention_days: settings.retention_days };
+        let janitor = Janitor {
+            checkpointer,
+            store: store.clone(),
+            readers: readers.clone(),
+            blobs: blobs.clone(),
+            retention_days: settings.retention_days,
+        };
         run_on(&janitor_arbiter.handle(), "Janitor", &fatal, move || janitor)?;
 
-        let handles = MasterHandles { dispatcher, registry, events, readers, office, store: health, fatal };
+        let handles =
+            MasterHandles { dispatcher, registry, events, readers, blobs, office, store: health, fatal };
         Ok(MasterSystem { handles, store, arbiters: arbiters.into() })
     }
 }

@@ -159,6 +159,19 @@ impl From<OutcomeColumns> for Outcome {
             result: columns.result.map(Into::into),
             outputs: columns.outputs.map(Into::into),
             error: columns.error.map(Into::into),
+            left: None,
         }
     }
+}
+
+/// What a blob is to the attempt that left it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub(crate) enum Role {
+    /// All of its output.
+    Result = 0,
+    /// Its outputs.
+    Outputs = 1,
+    /// A file.
+    Artifact = 2,
 }

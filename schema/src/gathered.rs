@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use agentflow_core::batch::{
     AttemptRow, Batch, Counters, KeyLimit, KeyRow, LogRow, Outcome, OutcomeChange, RelationRow, RunBirth,
-    RunChange, RunState, RunWrite, ScheduleRow, SpecChange, TaskBirth, TaskState, TaskWrite, WorkerRow,
+    RunChange, RunState, RunWrite, ScheduleRow, SpecChange, SpecRow, TaskBirth, TaskState, TaskWrite,
+    WorkerRow,
 };
+use agentflow_core::blob::{BlobHash, Left, NewBlob};
 use agentflow_core::event::{Event, Subject};
 use agentflow_core::ids::{Attempt, DecisionNumber, RunId, SpecHash, TaskId};
 use agentflow_core::relation::Relation;
@@ -54,7 +56,8 @@ pub(crate) struct Chunk {
 #[derive(Default)]
 pub struct Gathered {
     decisions: Option<(DecisionNumber, DecisionNumber)>,
-    pub(crate) specs: BTreeMap<SpecHash, Arc<str>>,
+    pub(crate) blobs: BTreeMap<BlobHash, Arc<NewBlob>>,
+    pub(crate) specs: BTreeMap<SpecHash, SpecRow>,
     /// How many tasks more, or fewer, name each specification.
     pub(crate) uses: BTreeMap<SpecHash, i64>,
     /// Specifications that a task no longer names.
@@ -64,6 +67,10 @@ pub struct Gathered {
     pub(crate) tasks: BTreeMap<TaskId, TaskEntry>,
     pub(crate) relations: BTreeMap<(TaskId, TaskId, Relation), RelationRow>,
     pub(crate) attempts: BTreeMap<(TaskId, Attempt), AttemptRow>,
+    /// What attempts left by its hash.
+    pub(crate) left: BTreeMap<(TaskId, Attempt), Box<Left>>,
+    /// Rounds of loops; none once they are over.
+    pub(crate) rounds: BTreeMap<TaskId, Option<u32>>,
     pub(crate) logs: BTreeMap<(TaskId, Attempt), LogRow>,
     pub(crate) workers: BTreeMap<Arc<str>, WorkerRow>,
     pub(crate) keys: Vec<KeyRow>,
@@ -105,9 +112,13 @@ impl Gathered {
         self.decisions = Some((first, batch.decision));
         self.counters = batch.counters;
         self.hurried |= !batch.lazy;
+        for blob in batch.blobs {
+            self.bytes += blob.text.len();
+            self.blobs.entry(blob.sha256).or_insert(blob);
+        }
         for spec in batch.specs {
             self.bytes += spec.body.len();
-            self.specs.entry(spec.hash).or_insert(spec.body);
+            self.specs.entry(spec.hash).or_insert(spec);
         }
         for definition in batch.definitions {
             self.bytes += definition.body.len();
@@ -123,8 +134,13 @@ impl Gathered {
             self.bytes += 40;
             self.relations.entry((row.predecessor, row.successor, row.relation)).or_insert(row);
         }
+        for row in batch.rounds {
+            self.bytes += 20;
+            self.rounds.insert(row.task, row.round);
+        }
         for mut row in batch.attempts {
             remove_nul(&mut row.outcome);
+            self.push_left(row.task, row.attempt, row.outcome.left.take());
             self.bytes += 100 + row.outcome.result.as_ref().map_or(0, |text| text.len());
             self.attempts.insert((row.task, row.attempt), row);
         }
@@ -169,14 +185,28 @@ impl Gathered {
                 None => entry.spec = Some(new),
             }
         }
+        let attempt = task.state.attempt;
         entry.state = Some(task.state);
         if let OutcomeChange::Set(mut outcome) = task.outcome {
             remove_nul(&mut outcome);
+            let left = outcome.left.take();
             self.bytes += outcome.result.as_ref().map_or(0, |text| text.len())
                 + outcome.outputs.as_ref().map_or(0, |text| text.len())
                 + outcome.error.as_ref().map_or(0, |text| text.len());
             entry.outcome = OutcomeChange::Set(outcome);
+            self.push_left(task.id, attempt, left);
         }
+    }
+
+    fn push_left(&mut self, task: TaskId, attempt: Attempt, left: Option<Box<Left>>) {
+        let Some(left) = left else { return };
+        self.bytes += 100 * left.blobs().count();
+        self.left.insert((task, attempt), left);
+    }
+
+    /// Bytes that have to be kept before the commit names them.
+    pub fn blobs(&self) -> impl Iterator<Item = &NewBlob> {
+        self.blobs.values().map(|blob| &**blob)
     }
 
     fn push_run(&mut self, run: RunWrite) {
@@ -241,6 +271,8 @@ impl Gathered {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.specs.len()
+            + self.left.len()
+            + self.rounds.len()
             + self.definitions.len()
             + self.runs.len()
             + self.tasks.len()

@@ -18,6 +18,7 @@
 //! - Events are numbered from 1 without a hole, in the order of decisions.
 //! - Rows are snapshots and events are history; both are written in the same transaction.
 
+mod blobs;
 mod checkpoint;
 mod columns;
 mod connection;
@@ -26,6 +27,7 @@ mod events;
 mod filter;
 mod gathered;
 mod hot;
+mod left;
 mod migrations;
 mod prune;
 mod readers;
@@ -38,11 +40,13 @@ mod target;
 pub mod testing;
 mod writer;
 
+pub use blobs::{BlobReader, Blobs, PutError};
 pub use checkpoint::{Checkpointed, Checkpointer};
 pub use error::Error;
 pub use events::StoredEvent;
 pub use filter::{Cursor, TaskFilter};
 pub use gathered::Gathered;
+pub use left::{ArtifactRecord, Whose};
 pub use prune::{Pruned, RemovedLog};
 pub use readers::{
     Head, NodeRecord, Readers, RunCursor, RunFilter, RunRecord, RunSummary, TaskRecord, TaskSummary,

@@ -64,15 +64,17 @@ pub(crate) fn take_back(connection: &mut AnyConnection) -> Result<(), Error> {
     }
 }
 
-/// Takes the newest migration back, with what only it knows.
+/// Takes the newest migrations back, so many of them, with what only they know.
 #[cfg(feature = "testing")]
-pub(crate) fn take_back_newest(connection: &mut AnyConnection) -> Result<(), Error> {
-    match connection {
-        AnyConnection::Sqlite(sqlite) => sqlite.revert_last_migration(SQLITE).map(drop).map_err(failed),
-        AnyConnection::Postgres(postgres) => {
-            postgres.revert_last_migration(POSTGRES).map(drop).map_err(failed)
+pub(crate) fn take_back_newest(connection: &mut AnyConnection, count: usize) -> Result<(), Error> {
+    for _ in 0..count {
+        match connection {
+            AnyConnection::Sqlite(sqlite) => sqlite.revert_last_migration(SQLITE).map(drop),
+            AnyConnection::Postgres(postgres) => postgres.revert_last_migration(POSTGRES).map(drop),
         }
+        .map_err(failed)?;
     }
+    Ok(())
 }
 
 fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> Error {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use agentflow_core::batch::{
     AttemptEnd, AttemptRow, KeyHash, KeyRow, LogRow, Outcome, RunNode, TaskState, WorkerRow,
 };
+use agentflow_core::blob::BlobHash;
 use agentflow_core::event::Subject;
 use agentflow_core::ids::{Attempt, Fence, Seq, SpecHash, TaskId};
 use agentflow_core::limits;
@@ -23,6 +24,7 @@ use crate::connection::{AnyConnection, open_reader};
 use crate::error::{Error, Kind};
 use crate::events::{self, StoredEvent};
 use crate::filter::{Cursor, TaskFilter, Walk};
+use crate::left;
 use crate::recover::{self, WorkerColumns};
 use crate::tables::{
     attempts, event_segments, idempotency_keys, leadership, task_logs, task_specs, tasks, workers,
@@ -155,14 +157,19 @@ impl Readers {
     /// # Errors
     /// Those of the database.
     pub fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, Error> {
+        let connection = &mut *self.connection()?;
         let row: Option<(TaskColumns, String, OutcomeColumns, String)> = tasks::table
             .inner_join(task_specs::table.on(task_specs::hash.eq(tasks::spec)))
             .filter(tasks::id.eq(big(id.0)))
             .select((TaskColumns::as_select(), tasks::title, OutcomeColumns::as_select(), task_specs::body))
-            .first(&mut *self.connection()?)
+            .first(connection)
             .optional()?;
         row.map(|(columns, title, outcome, spec_body)| {
             let row = columns.row(&mut Names::default())?;
+            let mut outcome = Outcome::from(outcome);
+            if row.state.attempt.0 > 0 || row.state.status.is_settled() {
+                outcome.left = left::of(connection, id, row.state.attempt)?;
+            }
             Ok(TaskRecord {
                 id: row.id,
                 title,
@@ -171,7 +178,7 @@ impl Readers {
                 spec_body,
                 run: row.run,
                 state: row.state,
-                outcome: outcome.into(),
+                outcome,
             })
         })
         .transpose()
@@ -246,6 +253,36 @@ impl Readers {
             .select(AttemptColumns::as_select())
             .load(&mut *self.connection()?)?;
         rows.into_iter().map(AttemptRow::try_from).collect()
+    }
+
+    /// The files of a task (and of its items, if it is a `foreach`) or of a run, by number after
+    /// `after`, at most [`limits::PAGE`], and after which to go on; only its absence means the end.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn artifacts(
+        &self,
+        whose: &left::Whose,
+        after: u64,
+        limit: usize,
+    ) -> Result<(Vec<left::ArtifactRecord>, Option<u64>), Error> {
+        left::artifacts(&mut *self.connection()?, whose, after, limit.clamp(1, limits::PAGE))
+    }
+
+    /// One file.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn artifact(&self, id: u64) -> Result<Option<left::ArtifactRecord>, Error> {
+        left::artifact(&mut *self.connection()?, id)
+    }
+
+    /// Whether anything names a blob.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn names_blob(&self, hash: &BlobHash) -> Result<bool, Error> {
+        left::is_named(&mut *self.connection()?, hash)
     }
 
     /// Which attempts of a task have written something.
@@ -394,6 +431,7 @@ impl TryFrom<AttemptColumns> for AttemptRow {
                 result: columns.result.map(Into::into),
                 outputs: columns.outputs.map(Into::into),
                 error: columns.error.map(Into::into),
+                left: None,
             },
         })
     }

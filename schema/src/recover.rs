@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    CatchUp, DefinitionRow, KeyLimit, KeyLimitRow, LiveRelation, Rate, RunRow, ScheduleRow, SettledNode,
-    SpecRow, TaskRow, WorkerRow,
+    CatchUp, DefinitionRow, KeyLimit, KeyLimitRow, LiveRelation, Rate, RoundRow, RunRow, ScheduleRow,
+    SettledNode, SpecRow, TaskRow, WorkerRow,
 };
 use agentflow_core::ids::{BootId, SpecHash};
 use agentflow_core::status::Status;
@@ -48,6 +48,8 @@ pub struct Recovered {
     pub definitions: Vec<DefinitionRow>,
     /// Their settled nodes, by run and task; their live ones are among the tasks.
     pub settled_nodes: Vec<SettledNode>,
+    /// The rounds of their loops, by task.
+    pub rounds: Vec<RoundRow>,
     /// What the blocked tasks wait or waited for, by successor.
     pub relations: Vec<LiveRelation>,
 }
@@ -91,6 +93,7 @@ pub(crate) fn recover(connection: &mut AnyConnection) -> Result<Recovered, Error
         definitions: runs::definitions_of(connection, &runs)?,
         runs,
         settled_nodes,
+        rounds: runs::rounds(connection)?,
         relations: relations::live(connection, &blocked)?,
     })
 }
@@ -119,7 +122,7 @@ pub(crate) fn specs_left(connection: &mut AnyConnection, hashes: &[SpecHash]) ->
             .select((task_specs::hash, task_specs::body))
             .load(connection)?;
         for (key, body) in rows {
-            found.push(SpecRow { hash: SpecHash(hash(&key)?), body: body.into() });
+            found.push(SpecRow { hash: SpecHash(hash(&key)?), body: body.into(), blobs: Box::default() });
         }
     }
     Ok(found)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agentflow_core::batch::{LiveRelation, RelationRow};
+use agentflow_core::blob::Outputs;
 use agentflow_core::ids::TaskId;
 use agentflow_core::relation::Relation;
 use agentflow_core::status::Status;
@@ -12,6 +13,7 @@ use diesel::prelude::*;
 use crate::columns::{big, status, unsigned};
 use crate::connection::AnyConnection;
 use crate::error::Error;
+use crate::left;
 use crate::tables::{task_relationships, tasks};
 
 /// Ids in one `IN` list.
@@ -152,14 +154,14 @@ fn outputs(
     connection: &mut AnyConnection,
     page: &[RelationRow],
     ended: &BTreeMap<TaskId, Status>,
-) -> Result<BTreeMap<TaskId, Box<str>>, Error> {
+) -> Result<BTreeMap<TaskId, Outputs>, Error> {
     let ids: BTreeSet<i64> = page
         .iter()
         .filter(|row| row.relation == Relation::Context && ended.contains_key(&row.predecessor))
         .map(|row| big(row.predecessor.0))
         .collect();
     let ids: Vec<i64> = ids.into_iter().collect();
-    let mut outputs = BTreeMap::new();
+    let mut outputs = left::outputs_of(connection, &ids)?;
     for wanted in ids.chunks(IDS_PER_READ) {
         let rows: Vec<(i64, Option<String>)> = tasks::table
             .filter(tasks::id.eq_any(wanted.to_vec()))
@@ -167,7 +169,7 @@ fn outputs(
             .load(connection)?;
         for (id, text) in rows {
             if let Some(text) = text {
-                outputs.insert(TaskId(unsigned(id)?), text.into());
+                outputs.insert(TaskId(unsigned(id)?), Outputs::Text(text.into()));
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use agentflow_core::batch::{DefinitionRow, RunBirth, RunRow, RunState, SettledNode};
+use agentflow_core::batch::{DefinitionRow, RoundRow, RunBirth, RunRow, RunState, SettledNode, Stopping};
 use agentflow_core::ids::{RunId, SpecHash, TaskId};
 use agentflow_core::run::RunStatus;
 use agentflow_core::time::Wall;
@@ -14,7 +14,8 @@ use diesel::sql_types::Bool;
 use crate::columns::{Names, OutcomeColumns, big, hash, run_node, status, unsigned, unsigned_small};
 use crate::connection::AnyConnection;
 use crate::error::Error;
-use crate::tables::{run_definitions, runs, tasks};
+use crate::left;
+use crate::tables::{run_definitions, runs, task_rounds, tasks};
 
 /// Runs read by one statement: each may have a mebibyte of inputs.
 const RUNS_PER_READ: usize = 200;
@@ -41,6 +42,7 @@ pub(crate) struct RunColumns {
     name: String,
     error: Option<String>,
     inputs: String,
+    stopping: i32,
 }
 
 impl TryFrom<RunColumns> for RunRow {
@@ -59,7 +61,13 @@ impl TryFrom<RunColumns> for RunRow {
                 parent: columns.parent.map(unsigned).transpose()?.map(TaskId),
                 created_at: Wall(columns.created_at),
             },
-            state: state(columns.status, columns.revision, columns.settled_at, columns.error)?,
+            state: state(
+                columns.status,
+                columns.revision,
+                columns.settled_at,
+                columns.error,
+                columns.stopping,
+            )?,
         })
     }
 }
@@ -70,6 +78,7 @@ pub(crate) fn state(
     revision: i32,
     settled_at: Option<i64>,
     error: Option<String>,
+    stopping: i32,
 ) -> Result<RunState, Error> {
     let status = u8::try_from(number)
         .ok()
@@ -80,6 +89,7 @@ pub(crate) fn state(
         revision: unsigned_small(revision)?,
         settled_at: settled_at.map(Wall),
         error: error.map(Into::into),
+        stopping: u8::try_from(stopping).ok().and_then(Stopping::from_number),
     })
 }
 
@@ -177,7 +187,16 @@ pub(crate) fn settled_nodes(
             found.push(SettledNode { task, node, status: status(number)?, outcome: outcome.into() });
         }
         if over {
+            left::add_to(connection, run, &mut found)?;
             return Ok(found);
         }
     }
+}
+
+/// The rounds of loops that go round, by task.
+pub(crate) fn rounds(connection: &mut AnyConnection) -> Result<Vec<RoundRow>, Error> {
+    let rows: Vec<(i64, i32)> = task_rounds::table.order(task_rounds::task).load(connection)?;
+    let row =
+        |(task, round)| Ok(RoundRow { task: TaskId(unsigned(task)?), round: Some(unsigned_small(round)?) });
+    rows.into_iter().map(row).collect()
 }

@@ -72,6 +72,52 @@ table! {
         name -> Text,
         error -> Nullable<Text>,
         inputs -> Text,
+        stopping -> Integer,
+    }
+}
+
+table! {
+    task_blobs (id) {
+        id -> BigInt,
+        task -> BigInt,
+        attempt -> Integer,
+        role -> Integer,
+        path -> Text,
+        sha256 -> Binary,
+        bytes -> BigInt,
+        executable -> Integer,
+    }
+}
+
+table! {
+    spec_blobs (spec, sha256) {
+        spec -> Binary,
+        sha256 -> Binary,
+    }
+}
+
+table! {
+    task_rounds (task) {
+        task -> BigInt,
+        round -> Integer,
+    }
+}
+
+// PostgreSQL only.
+table! {
+    blobs (sha256) {
+        sha256 -> Binary,
+        bytes -> BigInt,
+        stored_at -> BigInt,
+    }
+}
+
+// PostgreSQL only.
+table! {
+    blob_chunks (sha256, chunk) {
+        sha256 -> Binary,
+        chunk -> Integer,
+        body -> Binary,
     }
 }
 
@@ -183,4 +229,12 @@ table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(tasks, task_specs, task_relationships, runs, run_definitions);
+diesel::allow_tables_to_appear_in_same_query!(
+    tasks,
+    task_specs,
+    task_relationships,
+    task_blobs,
+    task_rounds,
+    runs,
+    run_definitions,
+);

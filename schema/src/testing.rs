@@ -123,7 +123,8 @@ impl TestDatabase {
         rows.into_iter().map(|row| row.text).collect()
     }
 
-    /// The tables and their columns, in order.
+    /// The tables and their columns, in order; without those in which PostgreSQL keeps bytes that
+    /// otherwise are in files.
     #[must_use]
     pub fn columns(&self) -> BTreeMap<String, Vec<String>> {
         let sql = match &self.target {
@@ -140,7 +141,7 @@ impl TestDatabase {
         let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for line in self.texts(sql) {
             if let Some((table, column)) = line.split_once('.')
-                && !table.starts_with("__diesel")
+                && !["__diesel", "sqlite_", "blob"].iter().any(|prefix| table.starts_with(prefix))
             {
                 tables.entry(table.to_owned()).or_default().push(column.to_owned());
             }
@@ -156,12 +157,12 @@ impl TestDatabase {
         migrations::take_back(&mut open_writer(&self.target, &Options::default())?)
     }
 
-    /// Takes the newest migration back.
+    /// Takes the newest migrations back, so many of them.
     ///
     /// # Errors
     /// What the database says.
-    pub fn take_back_newest_migration(&self) -> Result<(), Error> {
-        migrations::take_back_newest(&mut open_writer(&self.target, &Options::default())?)
+    pub fn take_back_newest_migrations(&self, count: usize) -> Result<(), Error> {
+        migrations::take_back_newest(&mut open_writer(&self.target, &Options::default())?, count)
     }
 
     fn connect(&self) -> AnyConnection {

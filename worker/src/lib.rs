@@ -12,6 +12,7 @@
 //! A program that embeds a worker calls [`warden::run_if_asked`] first in its `main`, then
 //! [`start`]. Nothing here is global: several workers fit into one process.
 
+mod api;
 mod backoff;
 mod clock;
 pub mod config;

@@ -12,13 +12,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::blob::{BlobHash, BlobRef, Left, NewBlob, Outputs};
 use crate::event::Event;
 use crate::ids::{Attempt, BootId, DecisionNumber, Fence, RunId, SpecHash, TaskId};
 use crate::status::Status;
 use crate::time::Wall;
 
 pub use runs::{
-    DefinitionRow, LiveRelation, RelationRow, RunBirth, RunChange, RunRow, RunState, RunWrite, SettledNode,
+    DefinitionRow, LiveRelation, RelationRow, RoundRow, RunBirth, RunChange, RunRow, RunState, RunWrite,
+    SettledNode, Stopping,
 };
 pub use standing::{CatchUp, KeyLimit, KeyLimitRow, Rate, ScheduleRow, ScheduleWrite};
 
@@ -29,6 +31,8 @@ pub struct SpecRow {
     pub hash: SpecHash,
     /// Its canonical JSON.
     pub body: Arc<str>,
+    /// What its input is kept under, if that is too large for the text.
+    pub blobs: Box<[BlobHash]>,
 }
 
 /// The part of a task that is written once, when it is created.
@@ -129,6 +133,44 @@ pub struct Outcome {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Arc<str>>,
+    /// What it left that is too large for a row, and its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<Box<Left>>,
+}
+
+impl Outcome {
+    /// Its outputs as JSON text; `None` if there are none.
+    ///
+    /// # Errors
+    /// They are kept elsewhere, and nobody has read them.
+    pub fn outputs(&self) -> Result<Option<&str>, BlobRef> {
+        let left = self.left.as_deref();
+        match (&self.outputs, left.and_then(|left| left.outputs)) {
+            (Some(text), _) => Ok(Some(text)),
+            (None, None) => Ok(None),
+            (None, Some(blob)) => left.and_then(|left| left.outputs_text.as_deref()).map(Some).ok_or(blob),
+        }
+    }
+
+    /// Its outputs, to be handed on as they are.
+    #[must_use]
+    pub fn whole_outputs(&self) -> Option<Outputs> {
+        let blob = self.left.as_ref().and_then(|left| left.outputs);
+        self.outputs.clone().map(Outputs::Text).or(blob.map(Outputs::Blob))
+    }
+
+    /// Its result; `None` if there is none.
+    ///
+    /// # Errors
+    /// As with [`Outcome::outputs`].
+    pub fn result(&self) -> Result<Option<&str>, BlobRef> {
+        let left = self.left.as_deref();
+        match (&self.result, left.and_then(|left| left.result)) {
+            (Some(text), _) => Ok(Some(text)),
+            (None, None) => Ok(None),
+            (None, Some(blob)) => left.and_then(|left| left.result_text.as_deref()).map(Some).ok_or(blob),
+        }
+    }
 }
 
 /// What happens to the outcome columns of a task.
@@ -323,6 +365,8 @@ pub struct Counters {
 pub struct Batch {
     /// The step's number: batches are committed in this order, without a gap.
     pub decision: DecisionNumber,
+    /// Bytes to be kept before anything names them; the same ones may come again.
+    pub blobs: Vec<Arc<NewBlob>>,
     /// Specifications not seen before.
     pub specs: Vec<SpecRow>,
     /// Workflows not seen before by this master.
@@ -331,6 +375,8 @@ pub struct Batch {
     pub runs: Vec<RunWrite>,
     /// Tasks, in order: a later entry of a task replaces an earlier one.
     pub tasks: Vec<TaskWrite>,
+    /// Rounds of loops; a later entry of a task replaces an earlier one.
+    pub rounds: Vec<RoundRow>,
     /// New relations between tasks; the same one may come again and is then kept as it was.
     pub relations: Vec<RelationRow>,
     /// Ended attempts.
@@ -363,10 +409,12 @@ impl Batch {
     /// Rows and events, for the store's limits.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.specs.len()
+        self.blobs.len()
+            + self.specs.len()
             + self.definitions.len()
             + self.runs.len()
             + self.tasks.len()
+            + self.rounds.len()
             + self.relations.len()
             + self.attempts.len()
             + self.logs.len()

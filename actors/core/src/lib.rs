@@ -10,6 +10,7 @@
 
 pub mod attempt;
 pub mod batch;
+pub mod blob;
 pub mod event;
 pub mod ids;
 pub mod kernel;

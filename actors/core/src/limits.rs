@@ -126,8 +126,41 @@ pub const REBALANCE_MS: u64 = 10;
 /// Bytes of a result: the tail of an attempt's output that travels in its report and row.
 pub const RESULT_BYTES: usize = 64 << 10;
 
-/// Bytes of outputs that travel in a report and row.
+/// Bytes of outputs that travel in a report and row; larger ones are kept by their hash.
 pub const OUTPUTS_BYTES: usize = 64 << 10;
+
+/// Bytes of an input that travels in a specification; a larger one is kept by its hash.
+pub const INPUT_BYTES: usize = 64 << 10;
+
+/// Bytes of one value that is kept by its hash: outputs, result or input. Workers hold one in memory
+/// for each slot while they write it.
+pub const VALUE_BYTES: u64 = 64 << 20;
+
+/// Bytes of outputs or a result that expressions can read. Larger ones can be handed on whole: they
+/// would take ten times as much as values in the master's memory, and most of a second to read.
+pub const READABLE_BYTES: u64 = 4 << 20;
+
+/// Bytes of all values above [`OUTPUTS_BYTES`] that runs hold for their expressions at once, as text.
+pub const HELD_BYTES: u64 = 256 << 20;
+
+/// Bytes of one artifact: what a release build leaves.
+pub const ARTIFACT_BYTES: u64 = 1 << 30;
+
+/// Files that one attempt may leave: with their paths they must fit into its report.
+pub const ARTIFACTS: usize = 1_000;
+
+/// Bytes of the paths of all files of one attempt: a quarter of [`FRAME_BYTES`].
+pub const ARTIFACT_PATHS_BYTES: usize = 256 << 10;
+
+/// Bytes of one artifact's path.
+pub const PATH_BYTES: usize = 1_024;
+
+/// Entries of a task's `artifacts` and `artifacts_from`.
+pub const ARTIFACT_ENTRIES: usize = 64;
+
+/// Hours for which bytes that nobody names are kept: between their arrival and the report that
+/// names them a worker may be cut off.
+pub const UNNAMED_BLOB_HOURS: u64 = 24;
 
 /// Bytes of an error text.
 pub const ERROR_BYTES: usize = 8 << 10;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::ids::SpecHash;
+use crate::blob::InputPart;
+use crate::ids::{SpecHash, TaskId};
 use crate::limits;
 
 /// The work itself.
@@ -224,6 +225,16 @@ pub struct Spec {
     /// What it works on: `AGENTFLOW_INPUT` of a process, the line that a handler gets.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub input: Option<serde_json::Value>,
+    /// The same, where it is too large or comes from others; then [`Spec::input`] is absent. Of
+    /// several parts that are objects each is put over those before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_parts: Vec<InputPart>,
+    /// Files that an attempt leaves: paths and patterns within its directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
+    /// Whose files an attempt finds in `AGENTFLOW_ARTIFACTS`, each under that name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub artifacts_from: BTreeMap<String, TaskId>,
     /// Where the process starts; the worker's own directory otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -270,10 +281,19 @@ impl Spec {
             cancel_grace_ms: limits::CANCEL_GRACE_MS,
             env: BTreeMap::new(),
             input: None,
+            input_parts: Vec::new(),
+            artifacts: Vec::new(),
+            artifacts_from: BTreeMap::new(),
             workdir: None,
             on_disconnect: OnDisconnect::Keep,
             sandbox: Sandbox::Prefer,
         }
+    }
+
+    /// Whether it says what to work on.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.input.is_some() || !self.input_parts.is_empty()
     }
 
     /// The text that is hashed and stored: fields in a fixed order, defaults left out.

@@ -6,6 +6,8 @@
 //! `docs/PROTOCOL.md` describes the same for people; a test keeps the two together.
 
 pub mod api;
+pub mod blobs;
+pub mod input;
 pub mod keys;
 pub mod log_frame;
 pub mod problem;

@@ -40,6 +40,9 @@ pub struct RunView {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Why it is about to end: `cancel` when somebody asked for it, `fail_fast` when a node failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping: Option<String>,
     /// In the order of the workflow; the items of a `foreach` follow their node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Vec<NodeView>>,

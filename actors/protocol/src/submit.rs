@@ -91,6 +91,15 @@ pub struct TaskBody {
     /// Added to the process's environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
+    /// Files that are kept once an attempt has ended, at most 64: paths and patterns (`dist/*.tar`,
+    /// `logs/**/*.txt`) within the task's directory; of a directory everything in it. What is named
+    /// must be there when the attempt has completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Vec<String>>,
+    /// Tasks, at most 64, whose files an attempt finds in the directory `AGENTFLOW_ARTIFACTS`, in a
+    /// directory of the task's number or of the name that is given here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts_from: Option<Sources>,
     /// Where the process starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -138,6 +147,16 @@ impl TaskRef {
         };
         id.filter(|id| id.0 > 0).ok_or_else(|| "is no task id; write 5 or TASK-00000005".to_owned())
     }
+}
+
+/// Tasks whose files are asked for.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Sources {
+    /// Each in a directory of its number.
+    Numbered(Vec<TaskRef>),
+    /// Each in a directory of that name.
+    Named(BTreeMap<String, TaskRef>),
 }
 
 /// A priority as a number or a name.
@@ -323,14 +342,16 @@ impl TaskBody {
             check.path("workdir", workdir);
         }
         spec.input = self.input;
+        spec.artifacts = check.artifacts(self.artifacts.unwrap_or_default());
+        spec.artifacts_from = self.artifacts_from.map(|from| check.sources(from)).unwrap_or_default();
         let needs = check.needs(self.needs.as_deref().unwrap_or_default());
         spec.on_disconnect = self.on_disconnect.unwrap_or_default();
         spec.sandbox = self.sandbox.unwrap_or_default();
         if let Some(key) = &self.idempotency_key {
             check.idempotency_key(key);
         }
-        if check.errors.is_empty() && spec.canonical().len() > limits::SPEC_BYTES {
-            check.wrong("", format!("the task is larger than {} bytes", limits::SPEC_BYTES));
+        if check.errors.is_empty() {
+            check.size(&spec);
         }
         if !check.errors.is_empty() {
             return Err(check.errors);

@@ -209,9 +209,10 @@ impl Definition {
         for node in &self.nodes {
             let extra = node.extra.as_deref();
             let input_from = extra.and_then(|extra| extra.input_from);
+            let files_from = extra.map_or(&[][..], |extra| &extra.files_from);
             if !node.after.iter().all(|edge| inside(edge.node, nodes))
                 || !node.template.is_none_or(|template| inside(template, self.templates.len()))
-                || !input_from.is_none_or(|stage| inside(stage, nodes))
+                || !input_from.iter().chain(files_from).all(|before| inside(*before, nodes))
             {
                 return Err(format!("node '{}' points nowhere", node.name));
             }

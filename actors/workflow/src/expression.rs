@@ -103,6 +103,26 @@ impl Expression {
         self.checked().map_or(&NONE, |checked| &checked.references)
     }
 
+    /// The task whose outputs or result it is as a whole, if it is: `tasks.NAME.outputs`.
+    #[must_use]
+    pub fn whole_part(&self) -> Option<(&str, TaskPart)> {
+        let [path] = &*self.checked().ok()?.paths else { return None };
+        let [name, part] = &*path.keys else { return None };
+        let part = match &**part {
+            "outputs" => TaskPart::Outputs,
+            "result" => TaskPart::Result,
+            _ => return None,
+        };
+        let word = part.as_str();
+        let spellings = [
+            format!("tasks.{name}.{word}"),
+            format!("tasks['{name}'].{word}"),
+            format!("tasks[\"{name}\"].{word}"),
+        ];
+        let is_whole = path.root == Root::Tasks && spellings.iter().any(|text| text == self.source());
+        is_whole.then_some((name, part))
+    }
+
     /// Its value.
     ///
     /// # Errors
@@ -133,6 +153,26 @@ impl Expression {
 
     fn failed(&self, detail: String) -> EvaluationError {
         EvaluationError { expression: self.source().to_owned(), detail }
+    }
+}
+
+/// What a task leaves to others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskPart {
+    /// What it wrote into `AGENTFLOW_OUTPUT`.
+    Outputs,
+    /// What it printed.
+    Result,
+}
+
+impl TaskPart {
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outputs => "outputs",
+            Self::Result => "result",
+        }
     }
 }
 

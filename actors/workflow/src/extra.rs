@@ -37,6 +37,9 @@ pub struct Extra {
     /// The node whose output is this one's input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_from: Option<u32>,
+    /// The nodes whose files it finds in `AGENTFLOW_ARTIFACTS`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files_from: Vec<u32>,
     /// How many items of its `foreach` may run at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,

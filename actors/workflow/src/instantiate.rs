@@ -90,7 +90,8 @@ impl Definition {
 fn at_item(stage: &Node, item: &Value, index: u32, first: u32) -> Node {
     let extra = stage.extra.as_deref().cloned().unwrap_or_default();
     let input_from = extra.input_from.map(|stage| stage + first);
-    let extra = Extra { item: Some(item.clone()), index: Some(index), input_from, ..extra };
+    let files_from = extra.files_from.iter().map(|stage| stage + first).collect();
+    let extra = Extra { item: Some(item.clone()), index: Some(index), input_from, files_from, ..extra };
     Node {
         name: format!("{}[{index}]", stage.name).into(),
         after: stage.after.iter().map(|edge| Edge { node: edge.node + first, on: edge.on }).collect(),

@@ -32,11 +32,11 @@ mod tree;
 
 pub use definition::{BrokenDefinition, Definition, Edge, Mode, Node, On, Successors, Template, UnknownMode};
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use expression::{EvaluationError, Expression, ExpressionError, References, Root, Roots};
+pub use expression::{EvaluationError, Expression, ExpressionError, References, Root, Roots, TaskPart};
 pub use extra::{Approval, Child, Extra, Repeat};
 pub use read::{CheckTask, read_text, read_value};
 pub use rendering::Rendering;
-pub use scope::{Scope, TaskValue};
+pub use scope::{Scope, TaskValue, TaskView};
 pub use tree::Tree;
 
 /// The JSON Schema (draft 2020-12) of workflow files, for editors.

@@ -13,6 +13,9 @@ pub const ITEMS: usize = 100_000;
 /// with a limit of 128.
 pub const DEPTH: usize = 64;
 
+/// Tasks whose files one task may ask for.
+pub const SOURCES: usize = 64;
+
 /// Levels of child workflows: people nest two or three.
 pub const CHILDREN: usize = 16;
 

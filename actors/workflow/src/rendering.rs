@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use crate::expression::text_of;
-use crate::{EvaluationError, Expression, ExpressionError, References, Scope, limits};
+use crate::{EvaluationError, Expression, ExpressionError, References, Scope, TaskPart, limits};
 
 /// What begins an expression.
 pub(crate) const OPEN: &str = "${{";
@@ -127,6 +127,29 @@ impl Rendering {
     /// The JSON pointer of the string, and what is wrong.
     pub fn render(&self, scope: &Scope) -> Result<Value, (String, EvaluationError)> {
         render(&self.part, scope, &mut String::new())
+    }
+
+    /// The task whose outputs or result the entry `key` of this map is as a whole, if it is.
+    #[must_use]
+    pub fn whole_part(&self, key: &str) -> Option<(&str, TaskPart)> {
+        let Part::Map(entries) = &self.part else { return None };
+        match entries.iter().find(|(name, _)| name == key)? {
+            (_, Part::Whole(expression)) => expression.whole_part(),
+            _ => None,
+        }
+    }
+
+    /// The map without one entry, with every other expression evaluated.
+    ///
+    /// # Errors
+    /// As with [`Rendering::render`].
+    pub fn render_without(&self, key: &str, scope: &Scope) -> Result<Value, (String, EvaluationError)> {
+        let Part::Map(entries) = &self.part else { return self.render(scope) };
+        let mut map = Map::new();
+        for (name, part) in entries.iter().filter(|(name, _)| name != key) {
+            map.insert(name.clone(), below(&mut String::new(), name, |at| render(part, scope, at))?);
+        }
+        Ok(Value::Object(map))
     }
 
     /// What its expressions read.

@@ -24,25 +24,46 @@ pub struct Scope {
 }
 
 /// What is known of a task.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TaskValue<'a> {
     /// Its status as the API says it.
     pub status: &'a str,
-    /// Its outputs; nothing (null) when there are none.
-    pub outputs: Value,
-    /// The end of its output as text.
-    pub result: Option<&'a str>,
+    /// Its outputs as JSON text, or why they cannot be read.
+    pub outputs: Result<Option<&'a str>, String>,
+    /// Its output as text, or why it cannot be read.
+    pub result: Result<Option<&'a str>, String>,
 }
 
+/// A [`TaskValue`] ready for expressions; a clone copies a pointer.
+#[derive(Clone, Debug)]
+pub struct TaskView(Inner);
+
 impl TaskValue<'_> {
-    fn to_inner(&self) -> Inner {
+    /// Reads the texts; what is no JSON is nothing.
+    #[must_use]
+    pub fn view(&self) -> TaskView {
         let outputs = match &self.outputs {
-            Value::Null => from_json(&Value::Object(Map::new())),
-            outputs => from_json(outputs),
+            Ok(text) => match text.and_then(|text| serde_json::from_str(text).ok()) {
+                None | Some(Value::Null) => from_json(&Value::Object(Map::new())),
+                Some(outputs) => from_json(&outputs),
+            },
+            Err(why) => unreadable(why),
         };
-        let result = self.result.map_or(Inner::from(()), Inner::from);
-        Inner::from_pairs([("status", Inner::from(self.status)), ("outputs", outputs), ("result", result)])
+        let result = match &self.result {
+            Ok(text) => text.map_or(Inner::from(()), Inner::from),
+            Err(why) => unreadable(why),
+        };
+        TaskView(Inner::from_pairs([
+            ("status", Inner::from(self.status)),
+            ("outputs", outputs),
+            ("result", result),
+        ]))
     }
+}
+
+/// Whoever looks into it fails, and says why.
+fn unreadable(why: &str) -> Inner {
+    Inner::from(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, why.to_owned()))
 }
 
 impl Scope {
@@ -78,8 +99,8 @@ impl Scope {
 
     /// With one more task under `tasks`.
     #[must_use]
-    pub fn task(mut self, name: &str, task: TaskValue<'_>) -> Self {
-        Arc::make_mut(&mut self.tasks).insert(name.into(), task.to_inner());
+    pub fn task(mut self, name: &str, task: &TaskView) -> Self {
+        Arc::make_mut(&mut self.tasks).insert(name.into(), task.0.clone());
         self
     }
 
@@ -92,8 +113,8 @@ impl Scope {
 
     /// With `self`: the task's own last time, in `loop.until`.
     #[must_use]
-    pub fn own(mut self, task: TaskValue<'_>) -> Self {
-        self.own = Some(task.to_inner());
+    pub fn own(mut self, task: &TaskView) -> Self {
+        self.own = Some(task.0.clone());
         self
     }
 

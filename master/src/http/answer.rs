@@ -68,7 +68,7 @@ impl Failure {
     }
 
     /// The answer to a handler's bug or a broken machine; the cause is in the log.
-    fn internal(cause: &dyn fmt::Display) -> Self {
+    pub(crate) fn internal(cause: &dyn fmt::Display) -> Self {
         log::error!("a request failed: {cause}");
         Self::new(500, "internal", "the master failed at this; its log says why")
     }

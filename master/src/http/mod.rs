@@ -5,10 +5,12 @@
 //! await.
 
 pub(crate) mod answer;
+mod blobs;
 mod bulk;
 mod event_socket;
 mod events;
 mod keys;
+mod large;
 mod logs;
 mod openapi;
 mod read;
@@ -113,6 +115,19 @@ pub(crate) static ROUTES: &[Route] = &[
         handler: || web::post().to(runs::cancel),
     },
     Route { method: Method::GET, path: "/api/v2/tasks/{id}/logs", handler: || web::get().to(logs::logs) },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/tasks/{id}/artifacts",
+        handler: || web::get().to(blobs::of_task),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/runs/{id}/artifacts",
+        handler: || web::get().to(blobs::of_run),
+    },
+    Route { method: Method::GET, path: "/api/v2/artifacts/{id}", handler: || web::get().to(blobs::artifact) },
+    Route { method: Method::GET, path: "/api/v2/blobs/{sha256}", handler: || web::get().to(blobs::get) },
+    Route { method: Method::PUT, path: "/api/v2/blobs/{sha256}", handler: || web::put().to(blobs::put) },
     Route { method: Method::GET, path: "/api/v2/schedules", handler: || web::get().to(schedules::list) },
     Route {
         method: Method::GET,

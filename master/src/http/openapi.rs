@@ -4,8 +4,8 @@ use agentflow_protocol::{Problem, api, runs as run_bodies, submit};
 use utoipa::OpenApi;
 
 use super::{
-    bulk, events, keys, logs, relations, runs, schedules, service, stats, submit as submit_routes, tasks,
-    workers,
+    blobs, bulk, events, keys, logs, relations, runs, schedules, service, stats, submit as submit_routes,
+    tasks, workers,
 };
 
 #[derive(OpenApi)]
@@ -17,6 +17,11 @@ use super::{
         license(name = "MIT", identifier = "MIT")
     ),
     paths(
+        blobs::of_task,
+        blobs::of_run,
+        blobs::artifact,
+        blobs::get,
+        blobs::put,
         submit_routes::submit,
         tasks::list,
         tasks::dead_letters,

@@ -36,16 +36,13 @@ pub(crate) async fn body(
 }
 
 async fn read_body(request: &HttpRequest, mut payload: web::Payload, limit: usize) -> Result<Bytes, Failure> {
-    let declared: Option<usize> = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse().ok());
-    if declared.is_some_and(|length| length > limit) {
+    let declared = declared_length(request);
+    if declared.is_some_and(|length| length > limit as u64) {
         discard(payload).await;
         return Err(Failure::too_large(limit));
     }
-    let mut body = BytesMut::with_capacity(declared.unwrap_or_default());
+    let mut body =
+        BytesMut::with_capacity(declared.map_or(0, |length| usize::try_from(length).unwrap_or(limit)));
     while let Some(chunk) = payload.next().await {
         let chunk =
             chunk.map_err(|error| Failure::new(400, "malformed", format!("the body broke off: {error}")))?;
@@ -58,7 +55,13 @@ async fn read_body(request: &HttpRequest, mut payload: web::Payload, limit: usiz
     Ok(body.freeze())
 }
 
-async fn discard(mut payload: web::Payload) {
+/// How long a body says it is.
+pub(crate) fn declared_length(request: &HttpRequest) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads what is left of a body that is refused, within bounds.
+pub(crate) async fn discard(mut payload: web::Payload) {
     let drain = async {
         let mut bytes = 0;
         while let Some(Ok(chunk)) = payload.next().await {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, web};
 use agentflow_core::batch::RelationRow;
+use agentflow_core::blob::Outputs;
 use agentflow_core::ids::TaskId;
 use agentflow_core::kernel::{Answer, Predecessor, Request};
 use agentflow_core::limits;
@@ -31,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How predecessors ended, as far as the database knows.
 #[derive(Debug, Default)]
-pub(crate) struct Predecessors(BTreeMap<TaskId, (Status, Option<Box<str>>)>);
+pub(crate) struct Predecessors(BTreeMap<TaskId, (Status, Option<Outputs>)>);
 
 impl Predecessors {
     /// Those of one task.
@@ -73,7 +74,7 @@ async fn look(master: &Master, needs: &BTreeSet<TaskId>) -> Result<Predecessors,
                 if let Some(record) = readers.task(id)?
                     && record.state.status.is_settled()
                 {
-                    ended.insert(id, (record.state.status, record.outcome.outputs));
+                    ended.insert(id, (record.state.status, record.outcome.whole_outputs()));
                 }
             }
             Ok(ended)
@@ -198,7 +199,7 @@ pub(crate) async fn reject(
 async fn decide(master: &Master, id: TaskId, request: Request, action: &str) -> Answered {
     master.check_writable()?;
     match master.try_ask(request).await? {
-        Ok(Answer::Done) => ok(&tasks::view(master, id).await?),
+        Ok(Answer::Done) => tasks::answer(master, id).await,
         Ok(other) => Err(tasks::unexpected(&other)),
         // The kernel knows live tasks only.
         Err(Rejection::UnknownTask(_)) => {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use agentflow_core::batch::Stopping;
 use agentflow_core::batch::{RunState, TaskState};
 use agentflow_core::ids::{Attempt, Fence, TaskId};
 use agentflow_core::limits;
@@ -44,6 +45,13 @@ fn stand(state: &RunState) -> RunView {
         created_at: Timestamp(agentflow_core::time::Wall(0)),
         finished_at: state.settled_at.map(Timestamp),
         error: state.error.as_deref().map(str::to_owned),
+        stopping: state.stopping.map(|stopping| {
+            match stopping {
+                Stopping::Asked => "cancel",
+                Stopping::Failure => "fail_fast",
+            }
+            .to_owned()
+        }),
         nodes: None,
         vars: None,
         inputs: None,

@@ -359,7 +359,7 @@ pub(crate) fn run_id(text: &str) -> Result<RunId, Failure> {
     }
 }
 
-async fn record(master: &Master, id: RunId) -> Result<RunRecord, Failure> {
+pub(crate) async fn record(master: &Master, id: RunId) -> Result<RunRecord, Failure> {
     let record = master.read(move |readers| readers.run(id)).await?;
     record.ok_or_else(|| Failure::not_found(format!("there is no run {id}; see /api/v2/runs")))
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
+use agentflow_actors::wall;
 use agentflow_core::batch::{KeyHash, KeyRow};
+use agentflow_core::blob::NewBlob;
 use agentflow_core::ids::TaskId;
 use agentflow_core::kernel::{Answer, NewTask, PreparedSpec, Request, SubmitKey};
 use agentflow_core::limits;
@@ -21,8 +23,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::answer::{Answered, Failure, json};
+use super::large::Elsewhere;
 use super::relations::{self, Predecessors};
-use super::{read, tasks, views};
+use super::{blobs, large, read, tasks, views};
 use crate::state::Master;
 
 /// Wrong fields that are named in one answer. A batch may have ten thousand of them.
@@ -151,27 +154,47 @@ fn check(bodies: Vec<TaskBody>) -> Result<Vec<Checked>, Failure> {
 }
 
 /// Hashes each specification once: neighbours in a batch are mostly equal.
-fn prepare(tasks: &[Checked], ended: &Predecessors) -> Vec<NewTask> {
-    let mut known: Option<(Arc<PreparedSpec>, Arc<str>)> = None;
-    let mut new = Vec::with_capacity(tasks.len());
+fn prepare(tasks: &[Checked]) -> Vec<Arc<PreparedSpec>> {
+    let mut specs: Vec<Arc<PreparedSpec>> = Vec::with_capacity(tasks.len());
+    let mut last: Option<&Checked> = None;
     for task in tasks {
-        let (spec, group) = match &known {
-            Some((spec, group)) => (
-                if spec.spec == task.spec {
-                    Arc::clone(spec)
-                } else {
-                    Arc::new(PreparedSpec::new(task.spec.clone()))
-                },
-                if **group == *task.group { Arc::clone(group) } else { task.group.as_str().into() },
-            ),
-            None => (Arc::new(PreparedSpec::new(task.spec.clone())), task.group.as_str().into()),
-        };
-        known = Some((Arc::clone(&spec), Arc::clone(&group)));
+        let same = specs.last().filter(|_| last.is_some_and(|last| last.spec == task.spec));
+        specs.push(same.map_or_else(|| Arc::new(PreparedSpec::new(task.spec.clone())), Arc::clone));
+        last = Some(task);
+    }
+    specs
+}
+
+/// Keeps the inputs that are too large for specifications, before anything names them and off the
+/// store's thread.
+async fn keep_inputs(master: &Master, specs: &mut [Arc<PreparedSpec>]) -> Result<(), Failure> {
+    let mut new: Vec<Arc<NewBlob>> = specs.iter().flat_map(|spec| spec.blobs.iter().cloned()).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    new.dedup_by_key(|blob| blob.sha256);
+    let blobs = master.handles.blobs.clone();
+    web::block(move || new.iter().try_for_each(|blob| blobs.put_text(blob, wall()).map(drop)))
+        .await?
+        .map_err(blobs::failed)?;
+    for spec in specs.iter_mut().filter(|spec| !spec.blobs.is_empty()) {
+        *spec = Arc::new(PreparedSpec { blobs: Vec::new(), ..PreparedSpec::clone(spec) });
+    }
+    Ok(())
+}
+
+fn new_tasks(tasks: &[Checked], specs: &[Arc<PreparedSpec>], ended: &Predecessors) -> Vec<NewTask> {
+    let mut known: Option<Arc<str>> = None;
+    let mut new = Vec::with_capacity(tasks.len());
+    for (task, spec) in tasks.iter().zip(specs) {
+        let same = known.filter(|group| **group == *task.group);
+        let group = same.unwrap_or_else(|| task.group.as_str().into());
+        known = Some(Arc::clone(&group));
         new.push(NewTask {
             title: task.title.as_str().into(),
             group,
             priority: task.priority,
-            spec,
+            spec: Arc::clone(spec),
             not_before: task.not_before,
             hold: task.hold,
             needs: ended.of(&task.needs),
@@ -199,8 +222,10 @@ async fn make(
     key: Option<SubmitKey>,
 ) -> Result<(TaskId, u32, Wall), Failure> {
     let needs: BTreeSet<TaskId> = checked.iter().flat_map(|task| task.needs.iter().copied()).collect();
+    let mut specs = prepare(checked);
+    keep_inputs(master, &mut specs).await?;
     let answer = relations::with_predecessors(master, &needs, |ended| Request::Submit {
-        tasks: prepare(checked, ended),
+        tasks: new_tasks(checked, &specs, ended),
         key,
     });
     match answer.await? {
@@ -211,17 +236,15 @@ async fn make(
 
 /// The answer to one task. It says what the first answer said, also when it is given again.
 async fn created(master: &Master, id: TaskId, at: Wall, checked: &Checked) -> Answered {
-    let view = if checked.spec.payload == Payload::Milestone || !checked.needs.is_empty() {
+    let task = if checked.spec.payload == Payload::Milestone || !checked.needs.is_empty() {
         // It may settle in the step that makes it, or wait.
-        tasks::view(master, id).await?
+        views::task(tasks::record(master, id).await?)
     } else {
-        views::new_task(id, at, checked)
+        (views::new_task(id, at, checked), Elsewhere::default())
     };
-    let text = serde_json::to_vec(&view).unwrap_or_default();
-    Ok(HttpResponse::Created()
-        .insert_header((header::LOCATION, format!("/api/v2/tasks/{id}")))
-        .content_type("application/json")
-        .body(text))
+    let mut response = HttpResponse::Created();
+    response.insert_header((header::LOCATION, format!("/api/v2/tasks/{id}")));
+    large::answer(master, response, task).await
 }
 
 #[cfg(test)]
@@ -248,10 +271,8 @@ mod tests {
             let body: TaskBody = read_json(json.as_bytes()).expect("JSON");
             body.check("").expect("valid")
         };
-        let tasks = prepare(
-            &[task(r#"{"command":"a"}"#), task(r#"{"command":"a"}"#), task(r#"{"command":"b"}"#)],
-            &Predecessors::default(),
-        );
+        let tasks = [task(r#"{"command":"a"}"#), task(r#"{"command":"a"}"#), task(r#"{"command":"b"}"#)];
+        let tasks = new_tasks(&tasks, &prepare(&tasks), &Predecessors::default());
         assert!(Arc::ptr_eq(&tasks[0].spec, &tasks[1].spec));
         assert!(!Arc::ptr_eq(&tasks[1].spec, &tasks[2].spec));
         assert!(Arc::ptr_eq(&tasks[0].group, &tasks[2].group));

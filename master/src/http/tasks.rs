@@ -17,7 +17,8 @@ use agentflow_schema::{Cursor, TaskFilter, TaskRecord};
 use serde::Deserialize;
 
 use super::answer::{Answered, Failure, ok};
-use super::{read, run_views, runs, views};
+use super::large::Elsewhere;
+use super::{large, read, run_views, runs, views};
 use crate::state::Master;
 
 /// Tasks on a page unless the client says otherwise.
@@ -139,7 +140,7 @@ pub(crate) async fn get(master: web::Data<Master>, request: HttpRequest, id: web
                     Some(Ok(Ok(())) | Err(_)) => {}
                 }
             }
-            _ => return ok(&with_progress(&master, record).await?),
+            _ => return large::ok(&master, with_progress(&master, record).await?).await,
         }
     }
 }
@@ -154,14 +155,14 @@ async fn unwritten(master: &Master, id: TaskId) -> Answered {
 }
 
 /// A running attempt's progress is in no row: its conversation knows it.
-async fn with_progress(master: &Master, record: TaskRecord) -> Result<TaskView, Failure> {
+async fn with_progress(master: &Master, record: TaskRecord) -> Result<(TaskView, Elsewhere), Failure> {
     let (id, is_running) = (record.id, record.state.status == Status::Running);
-    let mut view = views::task(record);
+    let (mut view, elsewhere) = views::task(record);
     if is_running {
         let progress = master.handles.dispatcher.send(GetProgress(id)).await?;
         view.progress = progress.map(|of| Progress { percent: of.percent, message: of.message });
     }
-    Ok(view)
+    Ok((view, elsewhere))
 }
 
 /// Stops a task: a waiting one at once, a running one with its process group.
@@ -232,7 +233,7 @@ pub(crate) async fn patch(
 pub(crate) async fn change(master: &Master, id: TaskId, request: Request, action: &'static str) -> Answered {
     match master.ask(request).await? {
         Answer::Changed { mut refused, .. } => match refused.pop() {
-            None => ok(&view(master, id).await?),
+            None => answer(master, id).await,
             // The kernel knows live tasks only.
             Some((_, Rejection::UnknownTask(_))) => {
                 let status = record(master, id).await?.state.status;
@@ -243,7 +244,7 @@ pub(crate) async fn change(master: &Master, id: TaskId, request: Request, action
             // A node of a run: what was skipped because of it follows.
             Some((_, Rejection::PartOfRun(run))) => {
                 retry_node(master, run, id).await?;
-                ok(&view(master, id).await?)
+                answer(master, id).await
             }
             Some((_, rejection)) => Err(rejection.into()),
         },
@@ -307,9 +308,9 @@ pub(crate) async fn record(master: &Master, id: TaskId) -> Result<TaskRecord, Fa
     record.ok_or_else(|| Rejection::UnknownTask(id).into())
 }
 
-/// A task as it stands.
-pub(crate) async fn view(master: &Master, id: TaskId) -> Result<TaskView, Failure> {
-    record(master, id).await.map(views::task)
+/// Answers with a task as it stands.
+pub(crate) async fn answer(master: &Master, id: TaskId) -> Answered {
+    large::ok(master, views::task(record(master, id).await?)).await
 }
 
 /// An answer that does not belong to the question: a mistake in this program.

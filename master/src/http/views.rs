@@ -14,9 +14,11 @@ use agentflow_protocol::submit::Checked;
 use agentflow_schema::{TaskRecord, TaskSummary};
 use serde_json::{Map, Value};
 
-/// A task as it stands in the database.
-pub(crate) fn task(record: TaskRecord) -> TaskView {
-    let spec = match serde_json::from_str(&record.spec_body) {
+use super::large::Elsewhere;
+
+/// A task as it stands in the database, and what of it is kept elsewhere.
+pub(crate) fn task(record: TaskRecord) -> (TaskView, Elsewhere) {
+    let mut spec: Map<String, Value> = match serde_json::from_str(&record.spec_body) {
         Ok(spec) => spec,
         Err(error) => {
             log::error!("the specification of task {} cannot be read: {error}", record.id);
@@ -30,9 +32,11 @@ pub(crate) fn task(record: TaskRecord) -> TaskView {
     view.result = outcome.result.map(String::from);
     view.outputs = outcome.outputs.and_then(|text| serde_json::from_str(&text).ok());
     view.error = outcome.error.map(|error| error.as_ref().to_owned());
+    let parts = spec.remove("input_parts").map(serde_json::from_value).and_then(Result::ok);
+    let elsewhere = Elsewhere { left: outcome.left, input: parts.unwrap_or_default() };
     view.spec = spec;
     (view.run_id, view.node) = in_run(record.run);
-    view
+    (view, elsewhere)
 }
 
 fn in_run(node: Option<RunNode>) -> (Option<u64>, Option<String>) {

@@ -1,6 +1,7 @@
 //! From what was gathered to the rows of one transaction.
 
 use agentflow_core::batch::{Counters, Outcome, OutcomeChange, TaskState};
+use agentflow_core::blob::BlobRef;
 use agentflow_core::ids::{DecisionNumber, Epoch, Seq};
 use diesel::backend::Backend;
 use diesel::prelude::*;
@@ -11,11 +12,11 @@ use diesel::sql_types::BigInt;
 use super::Write;
 use super::rows::{
     AttemptUpsert, DefinitionInsert, KeyInsert, KeyLimitRemove, KeyLimitUpsert, LogUpsert, RelationInsert,
-    RunInsert, RunRedefine, RunUpdate, ScheduleRemove, ScheduleUpsert, SegmentInsert, SpecInsert,
-    SpecRemoval, SpecUse, SubjectInsert, TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate,
-    TaskUpdate, WorkerUpsert,
+    RoundRemove, RoundUpsert, RunInsert, RunRedefine, RunUpdate, ScheduleRemove, ScheduleUpsert,
+    SegmentInsert, SpecBlobInsert, SpecInsert, SpecRemoval, SpecUse, SubjectInsert, TaskBlobUpsert,
+    TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate, TaskUpdate, WorkerUpsert,
 };
-use crate::columns::{big, small};
+use crate::columns::{Role, big, small};
 use crate::error::{Error, Kind};
 use crate::events::push_base36;
 use crate::gathered::{Gathered, RunEntry, SEGMENT_EVENTS, TaskEntry};
@@ -104,6 +105,8 @@ pub(crate) fn write_rows(connection: &mut impl Write, gathered: &Gathered, head:
     // Only now does no task name it.
     connection.write(gathered.released.iter().map(|hash| SpecRemoval { hash: &hash.0 }).collect())?;
     write_relations(connection, gathered)?;
+    write_rounds(connection, gathered)?;
+    write_blobs(connection, gathered)?;
     connection.write(
         gathered
             .attempts
@@ -208,6 +211,7 @@ fn write_runs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Er
         let revision = small(state.revision);
         let settled_at = state.settled_at.map(|at| at.0);
         let error = state.error.as_deref();
+        let stopping = state.stopping.map_or(0, |stopping| stopping as i32);
         match birth {
             Some(birth) => births.push(RunInsert {
                 id,
@@ -223,8 +227,9 @@ fn write_runs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Er
                 name: &birth.name,
                 error,
                 inputs: &birth.inputs,
+                stopping,
             }),
-            None => states.push(RunUpdate { status, revision, settled_at, error, id }),
+            None => states.push(RunUpdate { status, revision, settled_at, error, stopping, id }),
         }
         if let Some(change) = change {
             others.push(RunRedefine { definition: &change.definition.0, inputs: &change.inputs, id });
@@ -242,9 +247,13 @@ fn write_specs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), E
             .specs
             .iter()
             // Fewer uses are no number for a new row, even for one that turns out to be there.
-            .map(|(hash, body)| SpecInsert { hash: &hash.0, body, uses: uses(hash).max(0) })
+            .map(|(hash, spec)| SpecInsert { hash: &hash.0, body: &spec.body, uses: uses(hash).max(0) })
             .collect(),
     )?;
+    let named =
+        gathered.specs.iter().flat_map(|(hash, spec)| spec.blobs.iter().map(move |blob| (hash, blob)));
+    connection
+        .write(named.map(|(hash, blob)| SpecBlobInsert { spec: &hash.0, sha256: &blob.0 }).collect())?;
     connection.write(
         gathered
             .uses
@@ -253,6 +262,42 @@ fn write_specs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), E
             .map(|(hash, uses)| SpecUse { hash: &hash.0, uses: *uses })
             .collect(),
     )
+}
+
+fn write_rounds(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
+    let (mut kept, mut removed) = (vec![], vec![]);
+    for (task, round) in &gathered.rounds {
+        let task = big(task.0);
+        match round {
+            Some(round) => kept.push(RoundUpsert { task, round: small(*round) }),
+            None => removed.push(RoundRemove { task }),
+        }
+    }
+    connection.write(kept)?;
+    connection.write(removed)
+}
+
+/// What attempts left by its hash.
+fn write_blobs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
+    let mut rows = vec![];
+    for ((task, attempt), left) in &gathered.left {
+        let mut add = |role: Role, path, blob: &'_ BlobRef, executable| {
+            rows.push((big(task.0), small(attempt.0), role as i32, path, *blob, i32::from(executable)));
+        };
+        left.result.iter().for_each(|blob| add(Role::Result, "", blob, false));
+        left.outputs.iter().for_each(|blob| add(Role::Outputs, "", blob, false));
+        left.artifacts.iter().for_each(|file| add(Role::Artifact, &file.path, &file.blob, file.executable));
+    }
+    let rows = rows.iter().map(|(task, attempt, role, path, blob, executable)| TaskBlobUpsert {
+        task: *task,
+        attempt: *attempt,
+        role: *role,
+        path,
+        sha256: &blob.sha256.0,
+        bytes: big(blob.bytes),
+        executable: *executable,
+    });
+    connection.write(rows.collect())
 }
 
 fn write_relations(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {

@@ -177,6 +177,7 @@ row! {
         name: &'a str => Text,
         error: Option<&'a str> => Nullable<Text>,
         inputs: &'a str => Text,
+        stopping: i32 => Integer,
     }
 }
 
@@ -189,6 +190,7 @@ row! {
         revision: i32 => Integer,
         settled_at: Option<i64> => Nullable<BigInt>,
         error: Option<&'a str> => Nullable<Text>,
+        stopping: i32 => Integer,
         id: i64 => BigInt,
     }
 }
@@ -285,6 +287,49 @@ row! {
         error: Option<&'a str> => Nullable<Text>,
         result: Option<&'a str> => Nullable<Text>,
         outputs: Option<&'a str> => Nullable<Text>,
+    }
+}
+
+row! {
+    /// What an attempt left by its hash; the last word counts.
+    TaskBlobUpsert<'a> in "task_blobs",
+    Verb::Insert { conflict: "ON CONFLICT (task, attempt, role, path) DO UPDATE SET \
+        sha256 = excluded.sha256, bytes = excluded.bytes, executable = excluded.executable" },
+    {
+        task: i64 => BigInt,
+        attempt: i32 => Integer,
+        role: i32 => Integer,
+        path: &'a str => Text,
+        sha256: &'a [u8] => Binary,
+        bytes: i64 => BigInt,
+        executable: i32 => Integer,
+    }
+}
+
+row! {
+    /// A part of an input that a specification names.
+    SpecBlobInsert<'a> in "spec_blobs", Verb::Add,
+    {
+        spec: &'a [u8] => Binary,
+        sha256: &'a [u8] => Binary,
+    }
+}
+
+row! {
+    /// The round of a loop.
+    RoundUpsert in "task_rounds",
+    Verb::Insert { conflict: "ON CONFLICT (task) DO UPDATE SET round = excluded.round" },
+    {
+        task: i64 => BigInt,
+        round: i32 => Integer,
+    }
+}
+
+row! {
+    /// A loop that is over.
+    RoundRemove in "task_rounds", Verb::Remove { only_if: "round > 1" },
+    {
+        task: i64 => BigInt,
     }
 }
 

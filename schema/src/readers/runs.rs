@@ -157,6 +157,7 @@ struct SummaryColumns {
     mode: String,
     name: String,
     error: Option<String>,
+    stopping: i32,
 }
 
 impl TryFrom<SummaryColumns> for RunSummary {
@@ -171,7 +172,13 @@ impl TryFrom<SummaryColumns> for RunSummary {
             nodes: unsigned_small(columns.nodes)?,
             parent: columns.parent.map(unsigned).transpose()?.map(TaskId),
             created_at: Wall(columns.created_at),
-            state: rows::state(columns.status, columns.revision, columns.settled_at, columns.error)?,
+            state: rows::state(
+                columns.status,
+                columns.revision,
+                columns.settled_at,
+                columns.error,
+                columns.stopping,
+            )?,
         })
     }
 }

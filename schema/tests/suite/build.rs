@@ -66,7 +66,7 @@ pub(crate) fn spec(payload: Payload) -> SpecRow {
 
 pub(crate) fn spec_row(spec: &Spec) -> SpecRow {
     let body = spec.canonical();
-    SpecRow { hash: Spec::hash_of(&body), body: body.into() }
+    SpecRow { hash: Spec::hash_of(&body), body: body.into(), blobs: Box::default() }
 }
 
 pub(crate) fn noop() -> SpecRow {
@@ -178,6 +178,7 @@ pub(crate) fn run_state(status: RunStatus) -> RunState {
         revision: 1,
         settled_at: status.is_settled().then_some(Wall(40)),
         error: (status == RunStatus::Failed).then(|| "a node failed".into()),
+        stopping: None,
     }
 }
 

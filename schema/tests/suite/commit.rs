@@ -56,6 +56,7 @@ fn a_life_is_written_and_read_back(database: &TestDatabase) {
         result: Some("done ✓".into()),
         outputs: Some(r#"{"a":1}"#.into()),
         error: None,
+        left: None,
     };
     let log = LogRow { task: TaskId(1), attempt: Attempt(1), bytes: 100, cut: 7 };
     store.commit([Batch {

@@ -1,6 +1,7 @@
 //! The whole crate against real databases: each test runs on SQLite and on PostgreSQL, in a database
 //! of its own.
 
+mod blobs;
 mod build;
 mod commit;
 mod damage;

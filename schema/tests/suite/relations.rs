@@ -1,6 +1,7 @@
 //! Relations between tasks: written once, found from both ends, and recovered while somebody waits.
 
 use agentflow_core::batch::{Batch, LiveRelation, Outcome, RelationRow, TaskState, Waits};
+use agentflow_core::blob::Outputs;
 use agentflow_core::ids::TaskId;
 use agentflow_core::relation::Relation;
 use agentflow_core::status::Status;
@@ -121,7 +122,7 @@ fn recovery_finds_what_blocked_tasks_wait_for(database: &TestDatabase) {
     assert_eq!(
         recovered.relations,
         [
-            live(relation(1, 4, Relation::Context), Some((Status::Completed, Some(outputs)))),
+            live(relation(1, 4, Relation::Context), Some((Status::Completed, Some(Outputs::Text(outputs))))),
             live(relation(3, 4, Relation::Context), None),
             live(relation(1, 5, Relation::Dependency), Some((Status::Completed, None))),
             live(relation(2, 5, Relation::Context), Some((Status::Failed, None))),

@@ -30,9 +30,6 @@ pub(super) struct View {
     has_started: bool,
     /// Whether a node or an item has failed, by an earlier commit's word.
     pub(super) has_failed: bool,
-    /// Whether a new master has taken it over. It takes attempts for rounds of a `loop`, those too
-    /// that were lost or tried again: rows do not say more.
-    pub(super) was_restored: bool,
 }
 
 impl View {
@@ -80,15 +77,7 @@ impl Store {
             return Err(format!("run {id} is not what its parent's node says: {definition:?}"));
         }
         let (first, status) = (row.birth.first_task, RunStatus::Pending);
-        let view = View {
-            id,
-            definition,
-            first,
-            status,
-            has_started: false,
-            has_failed: false,
-            was_restored: false,
-        };
+        let view = View { id, definition, first, status, has_started: false, has_failed: false };
         self.runs.views.insert(id, view);
         Ok(())
     }
@@ -211,9 +200,6 @@ impl Store {
 
     /// A new master takes over.
     pub(super) fn is_taken_over(&mut self) {
-        for view in self.runs.views.values_mut() {
-            view.was_restored = true;
-        }
         self.order.is_taken_over();
     }
 

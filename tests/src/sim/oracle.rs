@@ -8,11 +8,12 @@ use agentflow_core::batch::RunRow;
 use agentflow_core::ids::TaskId;
 use agentflow_core::run::RunStatus;
 use agentflow_core::status::Status;
-use agentflow_workflow::{Definition, Extra, On, References, Rendering, Scope, TaskValue};
+use agentflow_workflow::{Definition, Extra, On, References, Rendering, Scope, TaskValue, TaskView};
 use serde_json::{Map, Value, json};
 
 use super::nodes::View;
 use super::store::Store;
+use super::values::text_of;
 
 /// What the ends of the nodes before it make of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,15 +57,15 @@ impl Store {
     }
 
     /// What is known of a node.
-    fn value_of(&self, view: &View, node: u32) -> TaskValue<'_> {
+    fn value_of(&self, view: &View, node: u32) -> TaskView {
         let row = self.rows.get(&view.task_of(node));
         let row = row.filter(|row| row.state.status.is_settled());
-        let outputs = row.and_then(|row| row.outcome.outputs.as_deref());
         TaskValue {
             status: row.map_or("pending", |row| row.state.status.word()),
-            outputs: outputs.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
-            result: row.and_then(|row| row.outcome.result.as_deref()),
+            outputs: Ok(row.and_then(text_of)),
+            result: Ok(row.and_then(|row| row.outcome.result.as_deref())),
         }
+        .view()
     }
 
     /// What the expressions of a node see.
@@ -78,7 +79,7 @@ impl Store {
         }
         for name in &references.tasks {
             if let Some(before) = view.definition.find(&view.definition.name_for(node, name)) {
-                scope = scope.task(name, self.value_of(view, before));
+                scope = scope.task(name, &self.value_of(view, before));
             }
         }
         let Some(extra) = extra(view, node) else { return scope };

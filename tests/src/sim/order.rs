@@ -8,14 +8,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agentflow_core::batch::RelationRow;
+use agentflow_core::blob::{BlobRef, InputPart, InputSource};
 use agentflow_core::event::{Event, Happening, Subject};
 use agentflow_core::ids::TaskId;
 use agentflow_core::relation::Relation;
 use agentflow_core::status::Status;
+use agentflow_protocol::input::assemble;
 use serde_json::Value;
 
 use super::fold::Fold;
 use super::store::Store;
+use super::values::text_of;
 
 /// A relation, as its successor sees it.
 pub(super) type Key = (TaskId, TaskId, Relation);
@@ -136,7 +139,7 @@ impl Store {
         }
         let status = self.history.get(id).map_or(Status::Pending, |fold: &Fold| fold.status);
         if status.is_settled() {
-            let outputs = self.rows.get(&id).and_then(|row| row.outcome.outputs.as_deref());
+            let outputs = self.rows.get(&id).and_then(text_of);
             self.order.predecessor_ended(id, status, outputs);
         }
         Ok(())
@@ -182,15 +185,21 @@ impl Store {
     /// have a name of their own, so that they cannot hide one another.
     fn check_context(&self, id: TaskId) -> Result<(), String> {
         let Some(spec) = self.rows.get(&id).and_then(|row| self.spec_of(row)) else { return Ok(()) };
+        let parts = match &spec.spec.input {
+            Some(input) => vec![InputPart { name: None, source: InputSource::Value(input.clone()) }],
+            None => spec.spec.input_parts.clone(),
+        };
+        let read = |blob: &BlobRef| self.blobs.get(&blob.sha256).map(ToString::to_string).ok_or(Gone);
+        let input = assemble(&parts, read).map_err(|error| format!("the input of task {id}: {error}"))?;
+        let input: Value = serde_json::from_str(&input).unwrap_or_default();
         for before in self.order.before.get(&id).into_iter().flatten() {
             let Some(outputs) = &before.outputs else { continue };
             let outputs: Value = serde_json::from_str(outputs).unwrap_or_default();
             let own = own_output(before.task);
-            let has = spec.spec.input.as_ref().and_then(|input| input.get(&own));
-            if has != outputs.get(&own) {
+            if input.get(&own) != outputs.get(&own) {
                 return Err(format!(
-                    "task {id} began without the outputs of task {}: {outputs}, input {:?}",
-                    before.task, spec.spec.input
+                    "task {id} began without the outputs of task {}: {outputs}, input {input}",
+                    before.task
                 ));
             }
         }
@@ -224,3 +233,8 @@ impl Store {
 pub(super) fn own_output(task: TaskId) -> String {
     format!("of{task}")
 }
+
+/// A blob that nobody has left.
+#[derive(Debug, thiserror::Error)]
+#[error("it names what is not kept")]
+struct Gone;

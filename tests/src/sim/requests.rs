@@ -106,7 +106,7 @@ impl World {
         let look = |predecessor: &mut Predecessor| {
             let row = self.store.rows.get(&predecessor.task);
             let ended = row.filter(|row| row.state.status.is_settled());
-            predecessor.ended = ended.map(|row| (row.state.status, row.outcome.outputs.clone()));
+            predecessor.ended = ended.map(|row| (row.state.status, row.outcome.whole_outputs()));
         };
         match &mut request {
             Request::Submit { tasks, .. } => tasks.iter_mut().flat_map(|task| &mut task.needs).for_each(look),

@@ -16,6 +16,7 @@ use agentflow_core::batch::{
     AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, RunNode, SpecRow,
     TaskBirth, TaskRow, TaskState, TaskWrite, Waits, WorkerRow,
 };
+use agentflow_core::blob::BlobHash;
 use agentflow_core::event::{Event, Happening, Subject};
 use agentflow_core::ids::{Attempt, BootId, DecisionNumber, Seq, SpecHash, TaskId};
 use agentflow_core::kernel::{LoadedTask, PreparedSpec, RecoveryError, RecoveryPlan};
@@ -55,6 +56,8 @@ pub(super) struct Store {
     pub(super) order: Order,
     /// What runs must do.
     pub(super) runs: Runs,
+    /// Every text that was kept by its hash.
+    pub(super) blobs: BTreeMap<BlobHash, Arc<str>>,
     specs: BTreeMap<SpecHash, Arc<PreparedSpec>>,
     counters: Counters,
     head: Seq,
@@ -118,7 +121,9 @@ impl Store {
     }
 
     fn write(&mut self, batch: Batch) -> Result<(), String> {
-        for SpecRow { hash, body } in batch.specs {
+        let made = batch.blobs.iter().map(|blob| (blob.sha256, Arc::clone(&blob.text)));
+        self.blobs.extend(made);
+        for SpecRow { hash, body, .. } in batch.specs {
             let prepared = PreparedSpec::read(hash, body).map_err(|error| error.to_string())?;
             self.specs.entry(hash).or_insert_with(|| Arc::new(prepared));
         }
@@ -140,6 +145,9 @@ impl Store {
             if let Some(old) = self.keys.insert(row.key, row.clone()) {
                 return Err(format!("idempotency key {:?} made {} and {}", row.key, old.first, row.first));
             }
+        }
+        for row in batch.rounds {
+            self.ties.write_round(row);
         }
         let mut runs = BTreeSet::new();
         for write in batch.runs {
@@ -199,6 +207,13 @@ impl Store {
             && !self.specs.contains_key(&change.new)
         {
             return Err(format!("task {id} names a specification that is not there"));
+        }
+        if let OutcomeChange::Set(outcome) = &outcome
+            && let Some(left) = &outcome.left
+            && let (Some(blob), Some(text)) = (left.outputs, &left.outputs_text)
+        {
+            // Its worker brought it before.
+            self.blobs.insert(blob.sha256, Arc::clone(text));
         }
         *self.by_status.entry(state.status).or_default() += 1;
         match (birth, self.rows.get_mut(&id)) {
@@ -339,7 +354,7 @@ impl Store {
         let mut specs = BTreeMap::new();
         for task in &tasks {
             if let Some(spec) = self.specs.get(&task.spec) {
-                specs.insert(spec.hash, SpecRow { hash: spec.hash, body: Arc::clone(&spec.body) });
+                specs.insert(spec.hash, spec.row());
             }
         }
         let specs = specs.into_values().collect();

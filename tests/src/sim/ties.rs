@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use agentflow_core::batch::{DefinitionRow, LiveRelation, RelationRow, RunRow, RunWrite, SettledNode};
+use agentflow_core::batch::{
+    DefinitionRow, LiveRelation, RelationRow, RoundRow, RunRow, RunWrite, SettledNode,
+};
 use agentflow_core::ids::{RunId, SpecHash, TaskId};
 use agentflow_core::kernel::SavedRun;
 use agentflow_core::relation::Relation;
@@ -25,6 +27,8 @@ pub(super) struct Ties {
     definitions: BTreeMap<SpecHash, Arc<Definition>>,
     /// The tasks of each run.
     parts: BTreeMap<RunId, Vec<TaskId>>,
+    /// How often loops have gone round.
+    rounds: BTreeMap<TaskId, u32>,
 }
 
 impl Ties {
@@ -79,6 +83,14 @@ impl Ties {
         Ok(())
     }
 
+    /// Keeps the round of a loop.
+    pub(super) fn write_round(&mut self, RoundRow { task, round }: RoundRow) {
+        match round {
+            Some(round) => drop(self.rounds.insert(task, round)),
+            None => drop(self.rounds.remove(&task)),
+        }
+    }
+
     /// Notes that a task is a part of a run.
     pub(super) fn add_part(&mut self, run: RunId, task: TaskId) {
         self.parts.entry(run).or_default().push(task);
@@ -118,7 +130,10 @@ impl Ties {
                 Some(SettledNode { task: *task, node, status: settled.state.status, outcome })
             });
             let definition = Arc::clone(self.definition(row)?);
-            Some(SavedRun { row: row.clone(), definition, settled: settled.collect() })
+            let own = row.birth.first_task..TaskId(row.birth.first_task.0 + u64::from(row.birth.nodes));
+            let rounds = self.rounds.range(own);
+            let rounds = rounds.map(|(task, round)| RoundRow { task: *task, round: Some(*round) }).collect();
+            Some(read_back(SavedRun { row: row.clone(), definition, settled: settled.collect(), rounds }))
         };
         self.live_runs().filter_map(saved).collect()
     }
@@ -130,7 +145,7 @@ impl Ties {
             rows.get(&row.successor).filter(|row| row.state.status == Status::Blocked)?;
             let before = rows.get(&row.predecessor)?;
             let status = before.state.status;
-            let outputs = (row.relation == Relation::Context).then(|| before.outcome.outputs.clone());
+            let outputs = (row.relation == Relation::Context).then(|| before.outcome.whole_outputs());
             let ended = status.is_settled().then(|| (status, outputs.flatten()));
             Some(LiveRelation { row: *row, ended })
         };
@@ -139,4 +154,18 @@ impl Ties {
         found.sort_by_key(|live| (live.row.successor, live.row.predecessor, live.row.relation));
         found
     }
+}
+
+/// A run with those large values only that somebody may read.
+fn read_back(mut saved: SavedRun) -> SavedRun {
+    let mut texts = BTreeMap::new();
+    for left in saved.settled.iter_mut().filter_map(|node| node.outcome.left.as_deref_mut()) {
+        if let (Some(blob), Some(text)) = (left.outputs, left.outputs_text.take()) {
+            texts.insert(blob.sha256, text);
+        }
+    }
+    for left in saved.unread() {
+        left.outputs_text = left.outputs.and_then(|blob| texts.get(&blob.sha256).cloned());
+    }
+    saved
 }

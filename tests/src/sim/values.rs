@@ -1,6 +1,7 @@
 //! Values between the nodes of a run: what each was to work on, what its parts left, and whether that
 //! is what was done.
 
+use agentflow_core::blob::{BlobRef, InputPart, InputSource};
 use agentflow_core::kernel::{MakeTask, PreparedSpec};
 use agentflow_core::run::RunStatus;
 use agentflow_core::spec::Spec;
@@ -30,9 +31,8 @@ impl Store {
         if extra.is_some_and(|extra| extra.foreach.is_some()) {
             return if began { self.check_items(view, node, end, row) } else { Ok(()) };
         }
-        let is_sure = !(view.was_restored && extra.is_some_and(|extra| extra.repeat.is_some()));
         match self.work_of(view, node, None) {
-            Ok(spec) if spec.hash != row.spec && is_sure => {
+            Ok(spec) if spec.hash != row.spec => {
                 Err(format!("it was to do {}, it did {:?}", spec.body, self.spec_of(row)))
             }
             Ok(spec) => {
@@ -50,6 +50,11 @@ impl Store {
             return Ok(self.with_question(view, node, milestone()));
         };
         let body = view.definition.templates[template as usize].value();
+        let mut body = body;
+        let whole = self.handed_on(view, node, &body);
+        if let (Some(_), Value::Object(fields)) = (&whole, &mut body) {
+            fields.remove("input");
+        }
         let body = self.render(view, node, &body, |scope| match item {
             Some((item, index)) => scope.item(item, index),
             None => scope,
@@ -57,7 +62,11 @@ impl Store {
         let Value::Object(body) = body else { return Err("no object".to_owned()) };
         let mut spec = WorkflowTasks.make(body)?.spec.spec.clone();
         if spec.input.is_none() {
-            spec.input = self.input_of(view, node, item);
+            match whole.or_else(|| self.input_of(view, node, item)) {
+                Some(InputSource::Value(input)) => spec.input = Some(input),
+                Some(source) => spec.input_parts = vec![InputPart { name: None, source }],
+                None => {}
+            }
         }
         Ok(if item.is_none() { self.with_question(view, node, spec) } else { PreparedSpec::new(spec) })
     }
@@ -78,19 +87,29 @@ impl Store {
 
     /// What a node works on, if its body does not say: its item, or what the last stage that was not
     /// skipped has left.
-    fn input_of(&self, view: &View, node: u32, item: Option<(&Value, u32)>) -> Option<Value> {
+    fn input_of(&self, view: &View, node: u32, item: Option<(&Value, u32)>) -> Option<InputSource> {
         if let Some((item, _)) = item {
-            return Some(item.clone());
+            return Some(InputSource::Value(item.clone()));
         }
         let mut stage = extra(view, node).and_then(|extra| extra.input_from);
         while let Some(before) = stage {
             let row = self.rows.get(&view.task_of(before));
             if let Some(row) = row.filter(|row| row.state.status == Status::Completed) {
-                return Some(left_by(row));
+                return Some(match blob_of(row) {
+                    Some(blob) => InputSource::Json(blob),
+                    None => InputSource::Value(left_by(row)),
+                });
             }
             stage = extra(view, before).and_then(|extra| extra.input_from);
         }
-        extra(view, node).and_then(|extra| extra.item.clone())
+        extra(view, node).and_then(|extra| extra.item.clone()).map(InputSource::Value)
+    }
+
+    /// The large outputs that a body hands on as its input.
+    fn handed_on(&self, view: &View, node: u32, body: &Value) -> Option<InputSource> {
+        let name = body.get("input")?.as_str()?.strip_prefix("${{ tasks.")?.strip_suffix(".outputs }}")?;
+        let before = view.definition.find(&view.definition.name_for(node, name))?;
+        blob_of(self.rows.get(&view.task_of(before))?).map(InputSource::Json)
     }
 
     fn check_child(&self, view: &View, node: u32, end: Status, row: &Row) -> Result<(), String> {
@@ -112,7 +131,7 @@ impl Store {
         let below = self.runs.views.get(&child.id);
         for (node, view) in below.iter().flat_map(|view| view.nodes().map(move |node| (node, view))) {
             let row = self.rows.get(&view.task_of(node));
-            let outputs = row.and_then(|row| serde_json::from_str(row.outcome.outputs.as_deref()?).ok());
+            let outputs = row.and_then(outputs_of);
             if let Some(outputs) = outputs.filter(|outputs: &Value| !outputs.is_null()) {
                 left.insert(view.definition.nodes[node as usize].name.to_string(), outputs);
             }
@@ -179,12 +198,9 @@ impl Store {
         let Some(collect) = extra(view, node).and_then(|extra| extra.collect.as_ref()) else {
             return Some(left_by(row));
         };
-        let own = TaskValue {
-            status: Status::Completed.word(),
-            outputs: outputs_of(row).unwrap_or_default(),
-            result: row.outcome.result.as_deref(),
-        };
-        self.render(view, node, collect, |scope: Scope| scope.item(item.0, item.1).own(own)).ok()
+        let (outputs, result) = (Ok(text_of(row)), Ok(row.outcome.result.as_deref()));
+        let own = TaskValue { status: Status::Completed.word(), outputs, result }.view();
+        self.render(view, node, collect, |scope: Scope| scope.item(item.0, item.1).own(&own)).ok()
     }
 }
 
@@ -195,7 +211,16 @@ fn left_by(row: &Row) -> Value {
 }
 
 fn outputs_of(row: &Row) -> Option<Value> {
-    serde_json::from_str(row.outcome.outputs.as_deref()?).ok()
+    serde_json::from_str(text_of(row)?).ok()
+}
+
+/// A task's outputs, wherever they are.
+pub(super) fn text_of(row: &Row) -> Option<&str> {
+    row.outcome.outputs().ok().flatten()
+}
+
+fn blob_of(row: &Row) -> Option<BlobRef> {
+    row.outcome.left.as_ref()?.outputs
 }
 
 fn milestone() -> Spec {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use agentflow_core::attempt::{AttemptKey, End, Finished, Report, ReportBody};
 use agentflow_core::batch::Outcome;
+use agentflow_core::blob::{Left, NewBlob};
 use agentflow_core::ids::TaskId;
 use agentflow_core::kernel::{Assigned, PreparedSpec};
 use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
@@ -137,7 +138,12 @@ impl World {
 
     pub(super) fn attempt_ended(&mut self, index: usize, key: AttemptKey, end: End) {
         let at = self.now().wall;
-        let outputs = self.random_outputs(key.task, end);
+        let mut outputs = self.random_outputs(key.task, end);
+        // As large ones are kept; the door has read them.
+        let blob = outputs.take_if(|_| self.random.chance(250)).map(NewBlob::new);
+        let left = blob.map(|blob| {
+            Box::new(Left { outputs: Some(blob.named()), outputs_text: Some(blob.text), ..Left::default() })
+        });
         let worker = &mut self.workers[index];
         let Some(work) = worker.work.get_mut(&key) else { return };
         if work.stage == Stage::Over {
@@ -148,6 +154,7 @@ impl World {
             exit_code: Some(i32::from(end != End::Completed)),
             result: Some(result_of(&worker.name, key)),
             outputs,
+            left,
             error: matches!(end, End::Failed(_)).then(|| "it failed".into()),
             ..Outcome::default()
         };

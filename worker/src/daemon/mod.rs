@@ -31,6 +31,7 @@ use agentflow_protocol::worker::{
 };
 use tokio::sync::oneshot;
 
+use crate::api::Api;
 use crate::clock::{boottime, wall};
 use crate::config::Config;
 use crate::control::{Control, Stop};
@@ -140,6 +141,7 @@ impl Daemon {
             warden.groups(),
             config.handlers.clone(),
             config.slots,
+            Api::new(config.masters.clone(), config.token_file.clone()),
         );
         let outbox = Rc::new(Outbox::default());
         let target = Target { masters: config.masters.clone(), token_file: config.token_file.clone() };

@@ -26,6 +26,9 @@ const FILES: [(&str, &str); 5] = [
     ("AGENTFLOW_LOCKS", "locks"),
 ];
 
+/// The directory with the files of earlier tasks.
+const ARTIFACTS: (&str, &str) = ("AGENTFLOW_ARTIFACTS", "artifacts");
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Environment {
@@ -68,7 +71,7 @@ impl Environment {
         command.env("AGENTFLOW_ATTEMPT", key.attempt.to_string());
         command.env("AGENTFLOW_FENCE", key.fence.to_string());
         command.env("AGENTFLOW_SOCKET", &self.socket);
-        for (variable, suffix) in FILES {
+        for (variable, suffix) in FILES.into_iter().chain([ARTIFACTS]) {
             command.env(variable, self.file(key, suffix));
         }
     }
@@ -77,11 +80,19 @@ impl Environment {
     ///
     /// # Errors
     /// When the file cannot be written, for people.
-    pub(crate) fn write_input(&self, job: &Job) -> Result<(), String> {
-        let Some(input) = &job.spec.input else { return Ok(()) };
+    pub(crate) fn write_input(&self, job: &Job, input: &str) -> Result<(), String> {
         let path = self.file(job.key, "input");
-        std::fs::write(&path, input.to_string())
-            .map_err(|error| format!("AGENTFLOW_INPUT cannot be written: {error}"))
+        std::fs::write(&path, input).map_err(|error| format!("AGENTFLOW_INPUT cannot be written: {error}"))
+    }
+
+    /// The directory of the files of earlier tasks.
+    pub(crate) fn artifacts(&self, key: AttemptKey) -> PathBuf {
+        self.file(key, ARTIFACTS.1)
+    }
+
+    /// A file for the executor's own use, while the attempt is there.
+    pub(crate) fn scratch(&self, key: AttemptKey) -> PathBuf {
+        self.file(key, "scratch")
     }
 
     /// Where the attempt may write its outputs.
@@ -90,7 +101,16 @@ impl Environment {
     }
 
     /// Deletes the attempt's files, if any were made.
-    pub(crate) fn clean(&self, key: AttemptKey) {
+    pub(crate) fn clean(&self, job: &Job) {
+        let key = job.key;
+        if !job.spec.artifacts_from.is_empty() {
+            let path = self.artifacts(key);
+            if let Err(error) = std::fs::remove_dir_all(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                log::warn!("{} stays behind: {error}", path.display());
+            }
+        }
         for (_, suffix) in FILES {
             let path = self.file(key, suffix);
             match std::fs::remove_file(&path) {

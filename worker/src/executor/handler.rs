@@ -12,7 +12,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use agentflow_core::batch::Outcome;
-use agentflow_core::limits::RESULT_BYTES;
+use agentflow_core::limits::VALUE_BYTES;
 use agentflow_core::spec::{RetryOn, Spec};
 use agentflow_protocol::log_frame::Stream;
 use agentflow_protocol::worker::End;
@@ -35,6 +35,9 @@ pub(super) struct Pools {
     idle: Guarded<Vec<Warm>>,
     limit: usize,
 }
+
+/// Bytes of one answer.
+const LINE_BYTES: usize = VALUE_BYTES as usize;
 
 /// How long one that closed its output may take to end, so that its exit can be told.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -86,9 +89,19 @@ impl Pools {
                 Err(error) => return Ending::failed(RetryOn::Spawn, error),
             },
         };
+        let line = match executor.input(job).and_then(line_of) {
+            Ok(line) => line,
+            Err(error) => {
+                self.put(executor, warm);
+                return match job.control.stopped() {
+                    Some(stop) => Ending::stopped(stop, Outcome::default()),
+                    None => Ending::failed(RetryOn::Spawn, error),
+                };
+            }
+        };
         job.control.begin(warm.group);
         let mut deadlines = Deadlines::new(&job.spec, Instant::now());
-        let talk = warm.talk(executor, job, scratch, &mut deadlines);
+        let talk = warm.talk(executor, job, scratch, &line, &mut deadlines);
         // From here no signal reaches the process; one that was sent before has set `stopped`.
         job.control.end();
         let stopped = job.control.stopped();
@@ -119,7 +132,7 @@ impl Pools {
             return Ending::failed(RetryOn::Timeout, error);
         }
         match talk {
-            Ok(line) => judge(name, &line),
+            Ok(line) => executor.keep(job, judge(name, &line), None),
             Err(error) => Ending::failed(RetryOn::Error, error),
         }
     }
@@ -193,11 +206,10 @@ impl Warm {
         executor: &Executor,
         job: &Job,
         scratch: &mut Scratch,
+        line: &str,
         deadlines: &mut Deadlines,
     ) -> io::Result<Talk> {
-        let mut line = job.spec.input.as_ref().unwrap_or(&Value::Null).to_string().into_bytes();
-        line.push(b'\n');
-        let mut unwritten = line.as_slice();
+        let mut unwritten = line.as_bytes();
         let mut answer = Vec::new();
         loop {
             let now = Instant::now();
@@ -222,13 +234,14 @@ impl Warm {
             if ready.out {
                 let count = rustix::io::read(&self.out, &mut *scratch.read)?;
                 answer.extend_from_slice(&scratch.read[..count]);
-                if let Some(end) = answer.iter().position(|byte| *byte == b'\n') {
-                    let clean = end + 1 == answer.len() && end <= RESULT_BYTES && unwritten.is_empty();
+                let new = answer.len() - count;
+                if let Some(end) = answer[new..].iter().position(|byte| *byte == b'\n').map(|at| new + at) {
+                    let clean = end + 1 == answer.len() && end <= LINE_BYTES && unwritten.is_empty();
                     answer.truncate(end);
                     self.finish_err(executor, job, scratch)?;
                     return Ok(if clean { Talk::Answer(answer) } else { Talk::Failed(unclean(end)) });
                 }
-                if answer.len() > RESULT_BYTES {
+                if answer.len() > LINE_BYTES {
                     return Ok(Talk::Failed(unclean(answer.len())));
                 }
                 if count == 0 {
@@ -298,8 +311,8 @@ impl Drop for Pools {
 }
 
 fn unclean(bytes: usize) -> String {
-    if bytes > RESULT_BYTES {
-        return format!("answered with more than {RESULT_BYTES} bytes");
+    if bytes > LINE_BYTES {
+        return format!("answered with more than {LINE_BYTES} bytes");
     }
     "answered before it had read its input, or with more than one line".to_owned()
 }
@@ -325,12 +338,21 @@ fn judge(name: &str, line: &[u8]) -> Ending {
         Value::Object(_) => (trimmed, Some(trimmed.into())),
         _ => (trimmed, None),
     };
-    let result = Some(bounded_result(result));
+    let result = Some(result.into());
     Ending { end: End::Completed, outcome: Outcome { result, outputs, ..Outcome::default() } }
 }
 
-fn bounded_result(text: &str) -> Box<str> {
-    text[..text.floor_char_boundary(RESULT_BYTES)].into()
+/// An input as the one line that a handler reads.
+fn line_of(input: Option<String>) -> Result<String, String> {
+    let mut line = input.unwrap_or_else(|| "null".to_owned());
+    if line.contains('\n') {
+        // Outputs are kept as they were written, blanks and all.
+        let value: Value =
+            serde_json::from_str(&line).map_err(|error| format!("its input is no JSON: {error}"))?;
+        line = value.to_string();
+    }
+    line.push('\n');
+    Ok(line)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 mod deadlines;
 pub(crate) mod environment;
 mod handler;
+mod keep;
 pub(crate) mod output;
 mod process;
 mod watch;
@@ -27,6 +28,7 @@ use agentflow_core::time::Wall;
 use agentflow_protocol::log_frame::Stream;
 use agentflow_protocol::worker::{AttemptKey, End, Finished};
 
+use crate::api::Api;
 use crate::clock::wall;
 use crate::config::Handler;
 use crate::control::Stop;
@@ -99,6 +101,7 @@ pub(crate) struct Executor {
     environment: Environment,
     groups: Arc<Groups>,
     handlers: handler::Pools,
+    api: Api,
 }
 
 impl Executor {
@@ -108,9 +111,10 @@ impl Executor {
         groups: Arc<Groups>,
         handlers: BTreeMap<String, Handler>,
         slots: u32,
+        api: Api,
     ) -> Self {
         let handlers = handler::Pools::new(handlers, slots);
-        Self { post, environment, groups, handlers }
+        Self { post, environment, groups, handlers, api }
     }
 
     /// Hands output on to whoever sends it.

@@ -27,12 +27,21 @@ use crate::slots::Job;
 /// hold the pipe open for ever.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Runs the attempt's process to its end.
+/// Runs the attempt's process to its end, and has kept what it leaves.
 pub(super) fn run(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Ending {
+    let ending = run_process(executor, job, scratch);
+    scratch.tail.clear();
+    executor.environment.clean(job);
+    ending
+}
+
+fn run_process(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Ending {
     let mut child = match start(executor, job) {
         Ok(child) => child,
         Err(error) => {
-            executor.environment.clean(job.key);
+            if let Some(stop) = job.control.stopped() {
+                return Ending::stopped(stop, Outcome::default());
+            }
             return Ending::failed(RetryOn::Spawn, error);
         }
     };
@@ -40,7 +49,7 @@ pub(super) fn run(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Endi
     executor.groups.add(group);
     job.control.begin(group);
 
-    scratch.tail.clear();
+    scratch.tail.begin(executor.environment.scratch(job.key));
     let mut pipes = Pipes { out: child.stdout.take(), err: child.stderr.take() };
     let mut deadlines = Deadlines::new(&job.spec, Instant::now());
     let watched = pipes.until_exit(executor, job, scratch, group, &mut deadlines);
@@ -53,17 +62,19 @@ pub(super) fn run(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Endi
     let status = child.wait();
 
     let outputs = read_outputs(&executor.environment.output(job.key));
-    executor.environment.clean(job.key);
     let status = match drained.and(status) {
         Ok(status) => status,
         Err(error) => return Ending::failed(RetryOn::Error, format!("the process was lost: {error}")),
     };
     let result = scratch.tail.text();
+    let whole = scratch.tail.whole();
     let outcome = Outcome { exit_code: status.code(), signal: status.signal(), result, ..Outcome::default() };
     if let Some(stop) = stopped {
         return Ending::stopped(stop, outcome);
     }
-    judge(status, deadlines.error(), outputs, outcome)
+    let ending = judge(status, deadlines.error(), outputs, outcome);
+    let whole = whole.filter(|_| ending.end == End::Completed);
+    executor.keep(job, ending, whole)
 }
 
 fn judge(
@@ -95,7 +106,10 @@ fn judge(
 fn start(executor: &Executor, job: &Job) -> Result<Child, String> {
     let spec = &*job.spec;
     let mut command = command(spec)?;
-    executor.environment.write_input(job)?;
+    if let Some(input) = executor.input(job)? {
+        executor.environment.write_input(job, &input)?;
+    }
+    executor.fetch(job)?;
     prepare(executor, job, &mut command);
     let mut spawned = command.spawn();
     // A script that may be run but does not say by what.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Outcome, RunNode};
+use crate::blob::Outputs;
 use crate::ids::{RunId, SpecHash, TaskId};
 use crate::relation::Relation;
 use crate::run::RunStatus;
@@ -48,8 +49,37 @@ pub struct RunState {
     pub revision: u32,
     /// When it ended.
     pub settled_at: Option<Wall>,
-    /// Why it failed; of one that has not ended, that somebody has cancelled it.
+    /// Why it failed.
     pub error: Option<Arc<str>>,
+    /// Why it is about to end; nothing once it has.
+    pub stopping: Option<Stopping>,
+}
+
+/// Why a run that goes on is about to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Stopping {
+    /// A node failed, and it is to fail fast.
+    Failure = 1,
+    /// Somebody has cancelled it.
+    Asked = 2,
+}
+
+impl Stopping {
+    /// The reason with that number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Failure, Self::Asked].into_iter().find(|stopping| *stopping as u8 == number)
+    }
+}
+
+/// How often the `loop` of a node has gone round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RoundRow {
+    /// The node's task.
+    pub task: TaskId,
+    /// The round that is next, or under way, from 2; nothing once the loop is over.
+    pub round: Option<u32>,
 }
 
 /// A run was given other values to run with again.
@@ -118,5 +148,5 @@ pub struct LiveRelation {
     pub row: RelationRow,
     /// How the predecessor ended, and its outputs if the relation is one of
     /// [`Relation::Context`]; `None` while it is live.
-    pub ended: Option<(Status, Option<Box<str>>)>,
+    pub ended: Option<(Status, Option<Outputs>)>,
 }

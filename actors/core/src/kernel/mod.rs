@@ -25,6 +25,7 @@ pub(crate) mod classes;
 mod keys;
 mod parked;
 mod place;
+mod prepared;
 mod recovery;
 mod relations;
 mod reports;
@@ -148,6 +149,12 @@ impl Step {
             runs: BTreeSet::new(),
             nodes: 0,
         }
+    }
+
+    /// A specification that the database may not have, and before it the input that it names.
+    fn write_spec(&mut self, prepared: &PreparedSpec) {
+        self.batch.blobs.extend(prepared.blobs.iter().cloned());
+        self.batch.specs.push(prepared.row());
     }
 
     fn task_event(&mut self, task: TaskId, happening: Happening) {

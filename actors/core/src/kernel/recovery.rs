@@ -88,7 +88,7 @@ impl RecoveryPlan {
         workers: Vec<WorkerRow>,
     ) -> Result<Self, RecoveryError> {
         let mut plan = Self { workers, ..Self::default() };
-        for SpecRow { hash, body } in specs {
+        for SpecRow { hash, body, .. } in specs {
             let prepared = PreparedSpec::read(hash, body)
                 .map_err(|error| RecoveryError::SpecUnreadable { hash, reason: error.to_string() })?;
             plan.specs.insert(hash, Arc::new(prepared));

@@ -14,7 +14,8 @@ use serde_json::{Map, Value};
 use super::runs::Ended;
 use super::words::PreparedSpec;
 use super::{Kernel, Step};
-use crate::batch::{LiveRelation, OutcomeChange, RelationRow, SpecChange, SpecRow};
+use crate::batch::{LiveRelation, OutcomeChange, RelationRow, SpecChange};
+use crate::blob::{InputPart, InputSource, Outputs};
 use crate::ids::TaskId;
 use crate::limits;
 use crate::rejection::Rejection;
@@ -30,7 +31,43 @@ pub struct Predecessor {
     /// Which.
     pub task: TaskId,
     /// How it ended, with its outputs, if the database says that it has.
-    pub ended: Option<(Status, Option<Box<str>>)>,
+    pub ended: Option<(Status, Option<Outputs>)>,
+}
+
+/// What one of several predecessors leaves to a task that waits.
+#[derive(Clone, PartialEq, Debug)]
+struct Context {
+    from: TaskId,
+    outputs: Outputs,
+}
+
+impl Context {
+    /// As a part of the task's input; `None` if it is no JSON.
+    fn part(self) -> Option<InputPart> {
+        let source = match self.outputs {
+            Outputs::Text(text) => InputSource::Value(serde_json::from_str(&text).ok()?),
+            Outputs::Blob(blob) => InputSource::Json(blob),
+        };
+        Some(InputPart { name: Some(self.from.to_string().into()), source })
+    }
+}
+
+/// Parts in one object, later ones over earlier ones; `None` unless all of them are here.
+fn merged(parts: &[InputPart]) -> Option<Value> {
+    let mut input = Map::new();
+    for part in parts {
+        match &part.source {
+            InputSource::Value(Value::Object(object)) => {
+                input.extend(object.iter().map(|(name, value)| (name.clone(), value.clone())));
+            }
+            InputSource::Value(other) => {
+                let name = part.name.as_deref().unwrap_or("input");
+                input.insert(name.to_owned(), other.clone());
+            }
+            InputSource::Json(_) | InputSource::Text(_) => return None,
+        }
+    }
+    Some(Value::Object(input))
 }
 
 /// How one live task waits for another: which of the relations that order.
@@ -59,7 +96,7 @@ pub(crate) struct Relations {
     /// Tasks that wait for `release`.
     held: FxHashSet<TaskId>,
     /// Outputs of `context` predecessors that have ended, by the task that waits.
-    context: FxHashMap<TaskId, Vec<(TaskId, Box<str>)>>,
+    context: FxHashMap<TaskId, Vec<Context>>,
 }
 
 impl Relations {
@@ -238,7 +275,7 @@ impl Kernel {
         let Some((status, outputs)) = &predecessor.ended else { return };
         let mut waits = Waits::default();
         waits.add(relation);
-        self.predecessor_ended(step, successor, predecessor.task, waits, *status, outputs.as_deref());
+        self.predecessor_ended(step, successor, predecessor.task, waits, *status, outputs.clone());
     }
 
     /// New tasks may come with relations; they are in the table and blocked.
@@ -282,7 +319,7 @@ impl Kernel {
             return;
         }
         if let Some(context) = self.relations.context.remove(&id) {
-            self.give_context(step, id, &context);
+            self.give_context(step, id, context);
         }
         let unblocked = self.command(step, id, Command::Unblock, OutcomeChange::Keep);
         debug_assert!(unblocked.is_ok(), "{unblocked:?}");
@@ -290,24 +327,21 @@ impl Kernel {
 
     /// Puts the predecessors' outputs into a task's input, over what it has; of equal names the later
     /// task's counts.
-    fn give_context(&mut self, step: &mut Step, id: TaskId, context: &[(TaskId, Box<str>)]) {
+    fn give_context(&mut self, step: &mut Step, id: TaskId, mut context: Vec<Context>) {
         let Some(entry) = self.tasks.get(id) else { return };
         let spec = &self.specs.get(entry.spec).spec;
-        let mut input = match &spec.input {
-            Some(Value::Object(own)) => own.clone(),
-            Some(other) => [("input".to_owned(), other.clone())].into_iter().collect(),
-            None => Map::new(),
-        };
-        let mut context: Vec<_> = context.iter().collect();
-        context.sort_by_key(|(task, _)| *task);
-        for (task, outputs) in context {
-            match serde_json::from_str(outputs) {
-                Ok(Value::Object(outputs)) => input.extend(outputs),
-                Ok(other) => drop(input.insert(task.to_string(), other)),
-                Err(_) => {}
-            }
+        context.sort_by_key(|context| context.from);
+        let mut parts = spec.input_parts.clone();
+        let own = spec.input.clone().map(InputSource::Value);
+        parts.extend(own.map(|source| InputPart { name: None, source }));
+        for part in &mut parts {
+            part.name.get_or_insert_with(|| "input".into());
         }
-        let spec = Spec { input: Some(Value::Object(input)), ..spec.clone() };
+        parts.extend(context.into_iter().filter_map(Context::part));
+        let spec = match merged(&parts) {
+            Some(input) => Spec { input: Some(input), input_parts: Vec::new(), ..spec.clone() },
+            None => Spec { input: None, input_parts: parts, ..spec.clone() },
+        };
         self.change_spec(step, id, &Arc::new(PreparedSpec::new(spec)));
     }
 
@@ -320,7 +354,7 @@ impl Kernel {
         }
         let (new, is_new) = self.specs.enter(prepared);
         if is_new {
-            step.batch.specs.push(SpecRow { hash: prepared.hash, body: Arc::clone(&prepared.body) });
+            step.write_spec(prepared);
         }
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.spec = new;
@@ -346,7 +380,7 @@ impl Kernel {
         }
         for (successor, waits) in after {
             self.relations.part(ended.task, successor);
-            let outputs = ended.outcome.outputs.as_deref();
+            let outputs = waits.has(Relation::Context).then(|| ended.outcome.whole_outputs()).flatten();
             self.predecessor_ended(step, successor, ended.task, waits, ended.status, outputs);
         }
     }
@@ -358,7 +392,7 @@ impl Kernel {
         predecessor: TaskId,
         waits: Waits,
         status: Status,
-        outputs: Option<&str>,
+        outputs: Option<Outputs>,
     ) {
         // All relations of the two are looked at before it may go on.
         let needs = waits.has(Relation::Dependency) || waits.has(Relation::Context);
@@ -373,7 +407,8 @@ impl Kernel {
         if waits.has(Relation::Context)
             && let Some(outputs) = outputs
         {
-            self.relations.context.entry(successor).or_default().push((predecessor, outputs.into()));
+            let context = Context { from: predecessor, outputs };
+            self.relations.context.entry(successor).or_default().push(context);
         }
         self.unblock_if_free(step, successor);
     }
@@ -410,7 +445,7 @@ impl Kernel {
                 None => self.relations.join(row.predecessor, row.successor, row.relation),
                 Some((Status::Completed, Some(outputs))) if row.relation == Relation::Context => {
                     let context = self.relations.context.entry(row.successor).or_default();
-                    context.push((row.predecessor, outputs));
+                    context.push(Context { from: row.predecessor, outputs });
                 }
                 Some(_) => {}
             }

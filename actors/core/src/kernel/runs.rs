@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 
 use super::words::{Answer, NewTask, Reply, SubmitKey};
 use super::{Kernel, Step};
-use crate::batch::{DefinitionRow, Outcome, RunBirth, RunState, RunWrite};
+use crate::batch::{DefinitionRow, Outcome, RoundRow, RunBirth, RunState, RunWrite, Stopping};
 use crate::event::{Event, Happening, Subject};
 use crate::ids::{RunId, SpecHash, TaskId};
 use crate::rejection::Rejection;
@@ -177,8 +177,12 @@ impl Kernel {
         match place.item {
             Some(item) => self.item_ended(step, &mut run, place.node, item, &ended),
             None => {
-                run.keep_value(place.node, ended.status, ended.outcome);
+                let room = self.runs.room_for_values().saturating_sub(run.held);
+                run.keep_value(place.node, ended.status, ended.outcome, room);
                 run.parts.remove(&place.node);
+                if run.rounds.remove(&place.node).is_some() {
+                    step.batch.rounds.push(RoundRow { task: ended.task, round: None });
+                }
                 let end = match ended.status {
                     Status::Completed => NodeStatus::Completed,
                     Status::Cancelled => NodeStatus::Cancelled,
@@ -270,6 +274,11 @@ impl Run {
             revision: self.revision,
             settled_at: self.settled_at,
             error: self.error.clone(),
+            stopping: self
+                .graph
+                .stop_was_asked()
+                .filter(|_| !self.status.is_settled())
+                .map(|asked| if asked { Stopping::Asked } else { Stopping::Failure }),
         }
     }
 

@@ -34,7 +34,13 @@ impl SpecTable {
             self.slots[index as usize].users += 1;
             return (SpecIndex(index), false);
         }
-        let slot = Slot { prepared: Some(Arc::clone(prepared)), users: 1 };
+        let kept = if prepared.blobs.is_empty() {
+            Arc::clone(prepared)
+        } else {
+            // Once they are written nobody here reads them again.
+            Arc::new(PreparedSpec { blobs: Vec::new(), ..PreparedSpec::clone(prepared) })
+        };
+        let slot = Slot { prepared: Some(kept), users: 1 };
         let index = if let Some(index) = self.free.pop() {
             self.slots[index as usize] = slot;
             index

@@ -9,7 +9,7 @@ use super::classes::{ClassIndex, Requirement};
 use super::table::Entry;
 use super::words::{Answer, NewTask, PreparedSpec, Reply, SubmitKey};
 use super::{Kernel, Step};
-use crate::batch::{KeyHash, KeyRow, OutcomeChange, RunNode, SpecRow, TaskBirth};
+use crate::batch::{KeyHash, KeyRow, OutcomeChange, RunNode, TaskBirth};
 use crate::event::Happening;
 use crate::ids::TaskId;
 use crate::limits;
@@ -189,7 +189,7 @@ impl Kernel {
         let Origin { id, run } = origin;
         let (spec, is_new) = self.specs.enter(&new.spec);
         if is_new {
-            step.batch.specs.push(SpecRow { hash: new.spec.hash, body: Arc::clone(&new.spec.body) });
+            step.write_spec(&new.spec);
         }
         let mut task = Task::new(step.now.wall, new.not_before, new.priority);
         match begin {

@@ -10,40 +10,12 @@ use crate::batch::{Batch, KeyHash, KeyLimitRow, ScheduleRow, SettledCounts, Task
 use crate::ids::{BootId, DecisionNumber, ReplyTo, RunId, SessionEpoch, SpecHash, TaskId};
 use crate::rejection::Rejection;
 use crate::relation::Relation;
-use crate::spec::Spec;
 use crate::time::{Mono, Wall};
 use crate::why::{Reason, Why};
 
+pub use super::prepared::PreparedSpec;
 pub use super::relations::Predecessor;
 pub use super::runs::{Again, LoadedRun, MakeTask, NewRun, PreparedRun, RunAction, SavedRun};
-
-/// A specification with the text and hash under which it is kept.
-#[derive(Clone, PartialEq, Debug)]
-pub struct PreparedSpec {
-    /// Its key.
-    pub hash: SpecHash,
-    /// Its canonical JSON.
-    pub body: Arc<str>,
-    /// What it says.
-    pub spec: Spec,
-}
-
-impl PreparedSpec {
-    /// Hashes a specification.
-    #[must_use]
-    pub fn new(spec: Spec) -> Self {
-        let body = spec.canonical();
-        Self { hash: Spec::hash_of(&body), body: body.into(), spec }
-    }
-
-    /// Reads one back from the text that was kept.
-    ///
-    /// # Errors
-    /// When the text is not one that [`PreparedSpec::new`] made.
-    pub fn read(hash: SpecHash, body: Arc<str>) -> Result<Self, serde_json::Error> {
-        Ok(Self { hash, spec: serde_json::from_str(&body)?, body })
-    }
-}
 
 /// A task to be made. Its form was checked at the door.
 #[derive(Clone, PartialEq, Debug)]

@@ -211,6 +211,12 @@ impl Graph {
         self.stop.is_some()
     }
 
+    /// Whether somebody asked for it, if [`Graph::stop`] was called.
+    #[must_use]
+    pub fn stop_was_asked(&self) -> Option<bool> {
+        self.stop.map(|stop| stop.asked)
+    }
+
     /// What is to be done next. The node that is given out must begin or end before the next call.
     pub fn next_step(&mut self) -> Option<(u32, Step)> {
         if let Some(stop) = self.stop {

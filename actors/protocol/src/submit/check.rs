@@ -4,10 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agentflow_core::ids::TaskId;
 use agentflow_core::limits;
-use agentflow_core::spec::{Payload, Resources, RetryPolicy};
+use agentflow_core::spec::{Payload, Resources, RetryPolicy, Spec};
 
-use super::{ResourcesBody, RetryBody, TaskBody, TaskRef, check_idempotency_key, check_name};
+use super::{ResourcesBody, RetryBody, Sources, TaskBody, TaskRef, check_idempotency_key, check_name};
 use crate::problem::FieldError;
+
+/// Whether a path stays within the directory that it counts from.
+///
+/// # Errors
+/// Says what is allowed.
+pub(crate) fn check_inner_path(path: &str) -> Result<(), String> {
+    let steps_out = path.split('/').any(|step| matches!(step, "." | ".." | ""));
+    if path.len() > limits::PATH_BYTES || path.chars().any(char::is_control) || steps_out {
+        let most = limits::PATH_BYTES;
+        return Err(format!(
+            "allowed: 1 to {most} bytes, relative, with '/' between names, without '.', '..' and control characters"
+        ));
+    }
+    Ok(())
+}
 
 /// Collects the errors of one body.
 pub(super) struct Check<'a> {
@@ -210,6 +225,70 @@ impl Check<'_> {
             }
         }
         ids.into_iter().collect()
+    }
+
+    pub(super) fn artifacts(&mut self, paths: Vec<String>) -> Vec<String> {
+        if paths.len() > limits::ARTIFACT_ENTRIES {
+            let (count, most) = (paths.len(), limits::ARTIFACT_ENTRIES);
+            self.wrong("artifacts", format!("has {count} entries; at most {most}"));
+        }
+        for (at, path) in paths.iter().enumerate().take(limits::ARTIFACT_ENTRIES) {
+            let field = format!("artifacts/{at}");
+            if let Err(why) = check_inner_path(path) {
+                self.wrong(&field, why);
+            } else if let Err(error) = glob::Pattern::new(path) {
+                self.wrong(&field, format!("is no pattern: {} at character {}", error.msg, error.pos + 1));
+            }
+        }
+        paths
+    }
+
+    pub(super) fn sources(&mut self, sources: Sources) -> BTreeMap<String, TaskId> {
+        const FIELD: &str = "artifacts_from";
+        let mut from = BTreeMap::new();
+        match sources {
+            Sources::Numbered(tasks) => {
+                for (at, task) in tasks.iter().enumerate() {
+                    match task.id() {
+                        Ok(id) => drop(from.insert(id.to_string(), id)),
+                        Err(why) => self.wrong(&format!("{FIELD}/{at}"), why),
+                    }
+                }
+            }
+            Sources::Named(tasks) => {
+                for (name, task) in tasks {
+                    let at = format!("{FIELD}/{name}");
+                    if let Err(why) = check_inner_path(&name).and_then(|()| check_name(&name)) {
+                        self.wrong(&at, why);
+                    } else if name.contains('/') {
+                        self.wrong(&at, "is the name of one directory, without '/'");
+                    }
+                    match task.id() {
+                        Ok(id) => drop(from.insert(name, id)),
+                        Err(why) => self.wrong(&at, why),
+                    }
+                }
+            }
+        }
+        if from.len() > limits::ARTIFACT_ENTRIES {
+            self.wrong(FIELD, format!("names {} tasks; at most {}", from.len(), limits::ARTIFACT_ENTRIES));
+        }
+        from
+    }
+
+    /// The input has a limit of its own: it is put aside if it is large.
+    pub(super) fn size(&mut self, spec: &Spec) {
+        let all = spec.canonical().len();
+        if all <= limits::INPUT_BYTES {
+            return;
+        }
+        let input = spec.input.as_ref().map_or(0, |input| input.to_string().len());
+        if input as u64 > limits::VALUE_BYTES {
+            self.wrong("input", format!("has {input} bytes; at most {}", limits::VALUE_BYTES));
+        }
+        if all - input > limits::SPEC_BYTES {
+            self.wrong("", format!("the task is larger than {} bytes", limits::SPEC_BYTES));
+        }
     }
 
     pub(super) fn text(&mut self, field: &str, text: Option<&str>) -> String {

@@ -56,6 +56,7 @@ fn everything_comes_back() {
         item: Some(Value::Null),
         index: Some(0),
         input_from: Some(0),
+        files_from: vec![0],
         max_parallel: Some(1),
     };
     let mut whole =

@@ -8,17 +8,23 @@ fn scope() -> Scope {
         "n": 7, "half": 0.5, "name": "Ada", "list": [3, 1, 2], "yes": true, "nothing": null, "big": u64::MAX,
         "people": [{"name": "a", "age": 3}, {"name": "b", "age": 1}], "key-word": 1, "text": "{\"a\": [1]}",
     });
-    let task =
-        |status| TaskValue { status, outputs: json!({"version": "1.2", "n": [1, 2]}), result: Some("ok\n") };
+    let task = |status| {
+        let (outputs, result) = (Ok(Some(r#"{"version": "1.2", "n": [1, 2]}"#)), Ok(Some("ok\n")));
+        TaskValue { status, outputs, result }.view()
+    };
+    let skipped = TaskValue { status: "skipped", outputs: Ok(None), result: Ok(None) }.view();
+    let unread = || Err("its outputs are too large".to_owned());
+    let large = TaskValue { status: "completed", outputs: unread(), result: Ok(Some("ok")) }.view();
     Scope::new()
         .vars(vars.as_object().expect("a map"))
         .inputs(&json!({"who": "me"}))
         .run(&json!({"id": 12}))
-        .task("build", task("completed"))
-        .task("my-task", task("failed"))
-        .task("2nd", TaskValue { status: "skipped", outputs: Value::Null, result: None })
+        .task("build", &task("completed"))
+        .task("my-task", &task("failed"))
+        .task("2nd", &skipped)
+        .task("large", &large)
         .item(json!({"os": "linux"}), 4)
-        .own(task("failed"))
+        .own(&task("failed"))
         .iteration(2)
 }
 
@@ -211,4 +217,36 @@ fn an_expression_is_its_text() {
     assert_eq!(back.evaluate(&scope()), Ok(json!(8)));
     let broken: Expression = serde_json::from_value(json!("vars.")).expect("a text");
     assert!(broken.evaluate(&scope()).is_err());
+}
+
+#[test]
+fn what_cannot_be_read_says_why() {
+    assert_eq!(evaluate("tasks.large.status ~ tasks.large.result"), Ok(json!("completedok")));
+    for source in
+        ["tasks.large.outputs.n", "tasks.large.outputs", "tasks.large.outputs | length", "tasks.large"]
+    {
+        let error = evaluate(source).expect_err(source);
+        assert!(error.contains("its outputs are too large"), "{source}: {error}");
+    }
+}
+
+#[test]
+fn a_whole_part_of_a_task_is_known() {
+    let part = |source| {
+        Expression::new(source)
+            .expect("valid")
+            .whole_part()
+            .map(|(name, part)| format!("{name}.{}", part.as_str()))
+    };
+    assert_eq!(part("tasks.build.outputs"), Some("build.outputs".to_owned()));
+    assert_eq!(part(" tasks['my-task'].result "), Some("my-task.result".to_owned()));
+    for source in [
+        "tasks.build.outputs.n",
+        "tasks.build.status",
+        "tasks.build.outputs | tojson",
+        "vars.name",
+        "(tasks.build.outputs)",
+    ] {
+        assert_eq!(part(source), None, "{source}");
+    }
 }

@@ -15,8 +15,9 @@ pub(super) const FILE: [&str; 10] = [
 ];
 
 /// Keys of a task that say when, how often and what around it; everything else is in its body.
-pub(super) const TASK: [&str; 12] = [
+pub(super) const TASK: [&str; 13] = [
     "needs",
+    "artifacts_from",
     "when",
     "on_failure",
     "foreach",

@@ -89,7 +89,8 @@ impl Reader<'_> {
         let after = edges::edges(flow, node, &needs, &failures, &statuses);
         let here = Here { node, after: &after };
         let place = Place { file, here, at: &at, tree };
-        let mut extra = Extra { input_from, ..Extra::default() };
+        let files_from = self.files_from(&place, growing);
+        let mut extra = Extra { input_from, files_from, ..Extra::default() };
         if let Some((tree, when)) = when {
             let text = tree.as_str().unwrap_or_default();
             let allowed = place.roots(false);
@@ -136,6 +137,25 @@ impl Reader<'_> {
                 Vec::new()
             }
         }
+    }
+
+    /// The tasks before this one whose files it finds.
+    fn files_from(&mut self, place: &Place<'_>, growing: &mut Growing) -> Vec<u32> {
+        const FIELD: &str = "artifacts_from";
+        let Place { file, here, at, tree } = *place;
+        let mut named = self.others(file, tree, at, FIELD, here.node);
+        let written = named.len();
+        if written > limits::SOURCES {
+            let message = format!("'{FIELD}' names {written} tasks; at most {}", limits::SOURCES);
+            self.wrong.value(&at.key(FIELD), message);
+        }
+        named.sort_unstable();
+        named.dedup();
+        for &target in named.iter().filter(|target| !here.after.iter().any(|edge| edge.node == **target)) {
+            let pointer = at.key(FIELD).pointer();
+            growing.distant.push(Distant { node: here.node, target, pointer, offset: 0 });
+        }
+        named
     }
 
     fn other(&mut self, file: &File<'_>, tree: &Tree, at: &At<'_>, node: u32) -> Option<u32> {

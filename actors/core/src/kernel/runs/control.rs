@@ -23,9 +23,6 @@ pub enum RunAction {
     Cancel,
 }
 
-/// The error of a run that was told to stop and has not ended.
-const CANCELLING: &str = "it is being cancelled";
-
 impl Kernel {
     pub(in crate::kernel) fn control_run(
         &mut self,
@@ -128,13 +125,9 @@ impl Kernel {
     /// Ends a run: what runs is stopped, what has not begun never will. `asked` says that somebody
     /// wants it; otherwise a node failed and `fail_fast` says so.
     pub(super) fn stop_run(&mut self, step: &mut Step, run: &mut Run, asked: bool) {
+        let before = run.graph.stop_was_asked();
         run.graph.stop(asked);
-        let was_asked = run.error.is_some();
-        if asked && !was_asked {
-            // The next master must know it too.
-            run.error = Some(CANCELLING.into());
-            step.urgent = true;
-        }
+        step.urgent |= asked;
         let is_paused = run.status == RunStatus::Paused;
         if is_paused {
             // It goes on, to its end.
@@ -142,7 +135,8 @@ impl Kernel {
             run.graph.resume();
             run_event(step, run.id, Happening::RunResumed {});
         }
-        if is_paused || (asked && !was_asked) {
+        if is_paused || run.graph.stop_was_asked() != before {
+            // The next master must know it too.
             write_run(step, run);
         }
         for task in self.live_tasks_of(run) {

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use agentflow_workflow::TaskValue;
 use serde_json::Value;
 
-use super::table::{Place, Run};
-use super::values::{milestone, without_line_end};
+use super::table::{Place, Run, value_of};
+use super::values::milestone;
 use super::{run_event, write_run};
-use crate::batch::{Outcome, OutcomeChange, RunNode};
+use crate::batch::{Outcome, OutcomeChange, RoundRow, RunNode};
 use crate::event::Happening;
 use crate::ids::TaskId;
 use crate::kernel::submit::{Begin, Origin};
@@ -160,13 +159,8 @@ impl Kernel {
             return Ok(false);
         };
         let round = run.rounds.get(&place.node).copied().unwrap_or(1);
-        let outputs = outcome.outputs.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        let own = TaskValue {
-            status: Status::Completed.word(),
-            outputs: outputs.unwrap_or(Value::Null),
-            result: outcome.result.as_deref().map(without_line_end),
-        };
-        let scope = run.scope_for(place.node, repeat.until.references()).own(own).iteration(round);
+        let own = value_of(Status::Completed, outcome).view();
+        let scope = run.scope_for(place.node, repeat.until.references()).own(&own).iteration(round);
         match repeat.until.is_true(&scope) {
             Ok(true) => Ok(false),
             Ok(false) if round >= repeat.max => {
@@ -183,7 +177,9 @@ impl Kernel {
         let Some(place) = self.runs.place(id) else { return };
         let Some(mut run) = self.runs.take(place.run) else { return };
         // Here and not before: a report that comes twice is judged twice.
-        *run.rounds.entry(place.node).or_insert(1) += 1;
+        let round = run.rounds.entry(place.node).or_insert(1);
+        *round += 1;
+        step.batch.rounds.push(RoundRow { task: id, round: Some(*round) });
         // What could not be rendered now could not have been before: only the round is new.
         if let Ok(task) = run.make_task(place.node, None, &*self.maker) {
             self.change_spec(step, id, &task.spec);
@@ -203,7 +199,7 @@ impl Run {
             Err(_) => message.message.clone(),
         };
         let spec = crate::spec::Spec { description: Some(text), ..task.spec.spec.clone() };
-        NewTask { spec: Arc::new(crate::kernel::PreparedSpec::new(spec)), ..task }
+        NewTask { spec: Arc::new(task.spec.with(spec)), ..task }
     }
 
     /// Why the run failed, by the node that did.

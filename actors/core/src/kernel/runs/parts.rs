@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use agentflow_workflow::{Rendering, TaskValue};
+use agentflow_workflow::Rendering;
 use serde_json::Value;
 
-use super::table::{Place, Run};
-use super::values::without_line_end;
+use super::table::{Place, Run, value_of};
 use super::{Ended, NODES_PER_STEP, NewRun, PreparedRun, some_names};
 use crate::batch::{Outcome, OutcomeChange};
+use crate::blob::{Left, NewBlob};
 use crate::ids::{RunId, TaskId};
 use crate::kernel::submit::Begin;
 use crate::kernel::{Kernel, Step};
@@ -214,14 +214,14 @@ impl Kernel {
                 format!("collect: {} bytes in all; at most {}", outputs.len(), limits::COLLECTED_BYTES);
             (Some(text), None)
         } else {
-            (error, Some(outputs.into()))
+            (error, Some(outputs))
         };
         if stopping {
             // Whoever asked for the end of the run asked for this one's too.
             let cancelled = self.command(step, id, Command::Cancel, OutcomeChange::Keep);
             debug_assert!(cancelled.is_ok(), "{cancelled:?}");
         }
-        let outcome = OutcomeChange::Set(Box::new(Outcome { outputs, ..Outcome::default() }));
+        let outcome = leaving(step, outputs);
         let done = self.command(step, id, Command::Conclude { error: error.map(Into::into) }, outcome);
         debug_assert!(done.is_ok(), "{done:?}");
     }
@@ -236,14 +236,11 @@ impl Kernel {
                 Some(Arc::from(format!("run {} failed: {error}", child.id)))
             }
         };
-        let outputs: serde_json::Map<String, Value> = child
-            .kept
-            .iter()
-            .filter(|(_, kept)| !kept.outputs.is_null())
-            .map(|(node, kept)| (child.name_of(*node).to_owned(), kept.outputs.clone()))
-            .collect();
-        let outputs = (!outputs.is_empty()).then(|| Value::Object(outputs).to_string().into());
-        let outcome = OutcomeChange::Set(Box::new(Outcome { outputs, ..Outcome::default() }));
+        let (outputs, error) = match (child.all_outputs(), error) {
+            (Ok(outputs), error) => (outputs, error),
+            (Err(own), error) => (None, error.or(Some(own.into()))),
+        };
+        let outcome = leaving(step, outputs);
         // The parent may have ended meanwhile, if it was damaged; its child's end is then nobody's.
         let done = self.command(step, parent, Command::Conclude { error }, outcome);
         debug_assert!(done.is_ok(), "{done:?}");
@@ -275,15 +272,16 @@ impl Items {
         item: u32,
         outcome: &Outcome,
     ) -> Result<Value, String> {
-        let outputs = outcome.outputs.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        let result = outcome.result.as_deref().map(without_line_end);
+        let own = value_of(Status::Completed, outcome);
         let Some(collect) = &self.collect else {
-            return Ok(outputs.or_else(|| result.map(Value::from)).unwrap_or(Value::Null));
+            let outputs = own.outputs?.and_then(|text| serde_json::from_str(text).ok());
+            return match outputs {
+                Some(outputs) => Ok(outputs),
+                None => Ok(own.result?.map_or(Value::Null, Value::from)),
+            };
         };
-        let own =
-            TaskValue { status: Status::Completed.word(), outputs: outputs.unwrap_or(Value::Null), result };
         let value = self.list.get(item as usize).cloned().unwrap_or_default();
-        let scope = scope.item(&value, item).own(own);
+        let scope = scope.item(&value, item).own(&own.view());
         collect.render(&scope).map_err(|(_, error)| error.to_string())
     }
 
@@ -300,6 +298,43 @@ impl Items {
         } else {
             format!("{} of {} items failed: {names}", self.failed.len(), self.count())
         })
+    }
+}
+
+/// The outcome of a node that consists of others; what is too large for its row is put aside.
+fn leaving(step: &mut Step, outputs: Option<String>) -> OutcomeChange {
+    let mut outcome = Outcome::default();
+    match outputs {
+        Some(text) if text.len() > limits::OUTPUTS_BYTES => {
+            let blob = Arc::new(NewBlob::new(text));
+            let (outputs, outputs_text) = (Some(blob.named()), Some(Arc::clone(&blob.text)));
+            outcome.left = Some(Box::new(Left { outputs, outputs_text, ..Left::default() }));
+            step.batch.blobs.push(blob);
+        }
+        other => outcome.outputs = other.map(Into::into),
+    }
+    OutcomeChange::Set(Box::new(outcome))
+}
+
+impl Run {
+    /// What its nodes put out, by their names; `None` if nothing. What is too large to be read is
+    /// left out.
+    fn all_outputs(&self) -> Result<Option<String>, String> {
+        let mut nodes: Vec<_> = self.kept.iter().collect();
+        nodes.sort_by_key(|(node, _)| **node);
+        let mut text = String::new();
+        for (node, kept) in nodes {
+            let Some(outputs) = kept.outputs() else { continue };
+            text.push(if text.is_empty() { '{' } else { ',' });
+            text.push_str(&Value::from(self.name_of(*node)).to_string());
+            text.push(':');
+            text.push_str(outputs);
+            if text.len() > limits::COLLECTED_BYTES {
+                return Err(format!("its outputs have more than {} bytes", limits::COLLECTED_BYTES));
+            }
+        }
+        text.push('}');
+        Ok((text.len() > 1).then_some(text))
     }
 }
 

@@ -155,8 +155,7 @@ impl Kernel {
             state: run.state(),
         });
         for node in ended {
-            run.kept.remove(&node);
-            run.rounds.remove(&node);
+            run.forget(node);
             if let Some(loaded) = rows.remove(&run.task_of(node)) {
                 self.rewind_task(step, run, node, loaded);
             }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agentflow_workflow::{Definition, Rendering};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
 use super::parts::{Items, Parts};
 use super::table::{Place, Run};
-use crate::batch::{RunRow, SettledNode, TaskRow, Waits};
+use crate::batch::{RoundRow, RunRow, SettledNode, Stopping, TaskRow, Waits};
+use crate::blob::Left;
 use crate::ids::{RunId, TaskId};
 use crate::kernel::{Kernel, Step};
 use crate::run::{Graph, RunStatus};
@@ -25,6 +26,36 @@ pub struct SavedRun {
     pub definition: Arc<Definition>,
     /// Its tasks that have ended.
     pub settled: Vec<SettledNode>,
+    /// The rounds of its loops.
+    pub rounds: Vec<RoundRow>,
+}
+
+impl SavedRun {
+    /// Whether some of its values have to be read before it can go on: see [`SavedRun::unread`].
+    #[must_use]
+    pub fn has_large_values(&self) -> bool {
+        self.settled.iter().any(|node| node.outcome.left.is_some())
+    }
+
+    /// What expressions may read of what its tasks left elsewhere.
+    pub fn unread(&mut self) -> impl Iterator<Item = &mut Left> {
+        let read = super::values::read_nodes(&self.definition);
+        let names = self.definition.names();
+        let is_child = self.row.birth.parent.is_some();
+        let read: FxHashSet<TaskId> = self
+            .settled
+            .iter()
+            .filter(|node| match place_of(&names, &node.node.node) {
+                Some((index, None)) => is_child || read.contains(&index),
+                // Of an item it may be collected.
+                Some((_, Some(_))) => true,
+                None => false,
+            })
+            .map(|node| node.task)
+            .collect();
+        let nodes = self.settled.iter_mut().filter(move |node| read.contains(&node.task));
+        nodes.filter_map(|node| node.outcome.left.as_deref_mut())
+    }
 }
 
 /// A task of a run that has not ended.
@@ -35,7 +66,6 @@ pub(in crate::kernel) struct LiveNode {
     waits: Option<Waits>,
     is_blocked: bool,
     attempt: u32,
-    is_held: bool,
 }
 
 impl LiveNode {
@@ -48,7 +78,6 @@ impl LiveNode {
             waits: row.state.waits,
             is_blocked: row.state.status == Status::Blocked,
             attempt: row.state.attempt.0,
-            is_held: row.state.worker.is_some(),
         };
         Some((run.run, live))
     }
@@ -103,7 +132,7 @@ impl Kernel {
     }
 
     fn assemble(&mut self, saved: SavedRun, live: &[LiveNode], children: &BTreeMap<TaskId, RunId>) -> Run {
-        let SavedRun { row, definition, settled } = saved;
+        let SavedRun { row, definition, settled, rounds } = saved;
         let inputs = serde_json::from_str(&row.birth.inputs).unwrap_or_default();
         let mut run = Run::new(row.id, Arc::clone(&definition), inputs, &row.birth);
         run.status = row.state.status;
@@ -115,7 +144,8 @@ impl Kernel {
             match place_of(&names, &node.node.node) {
                 Some((index, None)) => {
                     ended.push((index, node.status));
-                    run.keep_value(index, node.status, node.outcome.clone());
+                    let room = self.runs.room_for_values().saturating_sub(run.held);
+                    run.keep_value(index, node.status, node.outcome.clone(), room);
                 }
                 Some((index, Some((item, round)))) => {
                     items.entry((index, round)).or_default().push((item, node));
@@ -139,8 +169,10 @@ impl Kernel {
                 (None, _) if node.is_blocked => {}
                 (None, _) => active.push(index),
             }
-            if run.extra(index).is_some_and(|extra| extra.repeat.is_some()) {
-                run.rounds.insert(index, (node.attempt + u32::from(!node.is_held)).max(1));
+        }
+        for RoundRow { task, round } in rounds {
+            if let Some(round) = round {
+                run.rounds.insert(run.node_of(task), round);
             }
         }
         run.graph = Graph::restore(Arc::clone(&definition), ended.into_iter(), active.into_iter());
@@ -158,10 +190,8 @@ impl Kernel {
         if run.status == RunStatus::Paused {
             run.graph.pause();
         }
-        if !run.status.is_settled() && row.state.error.is_some() {
-            // Somebody had cancelled it.
-            run.error = row.state.error;
-            run.graph.stop(true);
+        if let Some(stopping) = row.state.stopping {
+            run.graph.stop(stopping == Stopping::Asked);
         }
         run
     }

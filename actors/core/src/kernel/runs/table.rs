@@ -1,18 +1,22 @@
 //! Live runs, and which of their nodes each of their live tasks is.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agentflow_workflow::{Definition, Extra, Scope};
+use agentflow_workflow::{Definition, Extra, Scope, TaskPart, TaskValue, TaskView};
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
 use super::parts::Parts;
 use super::run_value;
-use super::values::Prepared;
+use super::values::{Prepared, without_line_end};
 use crate::batch::{Outcome, RunBirth};
+use crate::blob::{BlobRef, InputSource};
 use crate::ids::{RunId, TaskId};
+use crate::limits;
 use crate::run::{Graph, RunStatus};
+use crate::status::Status;
 use crate::time::Wall;
 
 /// What a task is in its run.
@@ -27,9 +31,78 @@ pub(crate) struct Place {
 /// What is kept of a node that has ended because somebody after it reads that.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
-    pub(crate) status: crate::status::Status,
-    pub(crate) outputs: Value,
-    pub(crate) result: Option<Box<str>>,
+    pub(crate) status: Status,
+    outcome: Outcome,
+    view: OnceCell<TaskView>,
+}
+
+impl Kept {
+    fn new(status: Status, mut outcome: Outcome) -> Self {
+        outcome.error = None;
+        if let Some(left) = &mut outcome.left {
+            left.artifacts = Vec::new();
+        }
+        Self { status, outcome, view: OnceCell::new() }
+    }
+
+    /// Bytes of values that rows do not hold.
+    fn held(&self) -> u64 {
+        self.outcome.left.as_ref().map_or(0, |left| left.held())
+    }
+
+    /// Its outputs as JSON, as far as they can be read here.
+    pub(crate) fn outputs(&self) -> Option<&str> {
+        self.outcome.outputs().ok().flatten()
+    }
+
+    /// As expressions see it.
+    pub(crate) fn view(&self) -> &TaskView {
+        self.view.get_or_init(|| value_of(self.status, &self.outcome).view())
+    }
+
+    /// A part of it as the input of another.
+    pub(crate) fn source(&self, part: TaskPart) -> Option<InputSource> {
+        let left = self.outcome.left.as_deref();
+        match part {
+            TaskPart::Outputs => match left.and_then(|left| left.outputs) {
+                Some(blob) => Some(InputSource::Json(blob)),
+                None => {
+                    Some(InputSource::Value(serde_json::from_str(self.outcome.outputs.as_deref()?).ok()?))
+                }
+            },
+            TaskPart::Result => match left.and_then(|left| left.result) {
+                Some(blob) => Some(InputSource::Text(blob)),
+                None => {
+                    let text = without_line_end(self.outcome.result.as_deref()?);
+                    Some(InputSource::Value(Value::from(text)))
+                }
+            },
+        }
+    }
+}
+
+/// What expressions may know of how a task ended.
+pub(crate) fn value_of(status: Status, outcome: &Outcome) -> TaskValue<'_> {
+    TaskValue {
+        status: status.word(),
+        outputs: outcome.outputs().map_err(|blob| unread(TaskPart::Outputs, blob)),
+        result: outcome
+            .result()
+            .map(|text| text.map(without_line_end))
+            .map_err(|blob| unread(TaskPart::Result, blob)),
+    }
+}
+
+fn unread(part: TaskPart, blob: BlobRef) -> String {
+    let word = part.as_str();
+    if blob.bytes > limits::READABLE_BYTES {
+        let (have, most) = (blob.bytes, limits::READABLE_BYTES);
+        return format!(
+            "its {word} has {have} bytes and expressions read up to {most}; \
+             hand it on whole: input: ${{{{ tasks.NAME.{word} }}}}"
+        );
+    }
+    format!("its {word} of {} bytes cannot be read now: runs hold too many large values", blob.bytes)
 }
 
 /// A run that has not ended.
@@ -56,6 +129,8 @@ pub(crate) struct Run {
     pub(crate) parts: BTreeMap<u32, Parts>,
     /// How often the `loop` of a node has gone round.
     pub(crate) rounds: FxHashMap<u32, u32>,
+    /// Bytes of large values among what is kept.
+    pub(crate) held: u64,
 }
 
 impl Run {
@@ -85,6 +160,7 @@ impl Run {
             kept: FxHashMap::default(),
             parts: BTreeMap::new(),
             rounds: FxHashMap::default(),
+            held: 0,
             definition,
         }
     }
@@ -98,6 +174,11 @@ impl Run {
         TaskId(self.first_task.0 + u64::from(node))
     }
 
+    /// The node that a task is, if it is one and no item.
+    pub(crate) fn node_of(&self, task: TaskId) -> u32 {
+        u32::try_from(task.0.saturating_sub(self.first_task.0)).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn name_of(&self, node: u32) -> &str {
         self.definition.nodes.get(node as usize).map_or("", |node| &node.name)
     }
@@ -106,12 +187,27 @@ impl Run {
         self.definition.nodes.get(node as usize)?.extra.as_deref()
     }
 
-    /// Keeps what a node left, if anybody reads it.
-    pub(crate) fn keep_value(&mut self, node: u32, status: crate::status::Status, outcome: Outcome) {
-        if self.read.contains(&node) {
-            let outputs = outcome.outputs.and_then(|text| serde_json::from_str(&text).ok());
-            let kept = Kept { status, outputs: outputs.unwrap_or(Value::Null), result: outcome.result };
-            self.kept.insert(node, kept);
+    /// Forgets what a node left: it begins anew.
+    pub(crate) fn forget(&mut self, node: u32) {
+        if let Some(kept) = self.kept.remove(&node) {
+            self.held -= kept.held();
+        }
+    }
+
+    /// Keeps what a node left, if anybody reads it: of large values at most `room` bytes.
+    pub(crate) fn keep_value(&mut self, node: u32, status: Status, outcome: Outcome, room: u64) {
+        if !self.read.contains(&node) {
+            return;
+        }
+        let mut kept = Kept::new(status, outcome);
+        if kept.held() > room
+            && let Some(left) = &mut kept.outcome.left
+        {
+            left.forget_texts();
+        }
+        self.held += kept.held();
+        if let Some(before) = self.kept.insert(node, kept) {
+            self.held -= before.held();
         }
     }
 }
@@ -151,6 +247,11 @@ impl RunTable {
 
     pub(crate) fn put_back(&mut self, run: Box<Run>) {
         self.runs.insert(run.id, run);
+    }
+
+    /// Bytes of large values that runs in the table may hold on top of what they do.
+    pub(crate) fn room_for_values(&self) -> u64 {
+        limits::HELD_BYTES.saturating_sub(self.iter().map(|run| run.held).sum())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {

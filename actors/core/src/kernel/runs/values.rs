@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use agentflow_workflow::{Definition, References, Rendering, Scope, TaskValue};
+use agentflow_workflow::{Definition, References, Rendering, Scope, TaskPart, TaskValue, TaskView};
 use rustc_hash::FxHashSet;
 use serde_json::Value;
 
 use super::MakeTask;
 use super::table::Run;
+use crate::blob::{InputPart, InputSource};
 use crate::kernel::words::{NewTask, PreparedSpec};
 use crate::spec::{Payload, Spec};
 
@@ -30,13 +31,13 @@ impl Run {
             // In a pipeline with items a stage means the one of the same item.
             let full = self.definition.name_for(node, name);
             if let Some(before) = self.find(node, &full) {
-                scope = scope.task(name, self.value_of(before));
+                scope = scope.task(name, &self.view_of(before));
             }
         }
         if references.all_tasks {
             // The reader has seen to it that these are all that may be asked for.
             for before in self.kept.keys().filter(|before| **before != node) {
-                scope = scope.task(self.name_of(*before), self.value_of(*before));
+                scope = scope.task(self.name_of(*before), &self.view_of(*before));
             }
         }
         if let Some(extra) = self.extra(node)
@@ -53,14 +54,12 @@ impl Run {
     }
 
     /// What is known of a node that has ended.
-    fn value_of(&self, node: u32) -> TaskValue<'_> {
-        let status = self.graph.status(node).status().map_or("pending", |status| status.word());
-        let kept = self.kept.get(&node);
-        TaskValue {
-            status: kept.map_or(status, |kept| kept.status.word()),
-            outputs: kept.map_or(Value::Null, |kept| kept.outputs.clone()),
-            result: kept.and_then(|kept| kept.result.as_deref()).map(without_line_end),
+    fn view_of(&self, node: u32) -> TaskView {
+        if let Some(kept) = self.kept.get(&node) {
+            return kept.view().clone();
         }
+        let status = self.graph.status(node).status().map_or("pending", |status| status.word());
+        TaskValue { status, outputs: Ok(None), result: Ok(None) }.view()
     }
 
     /// A node by name: mostly one of those directly before.
@@ -119,22 +118,50 @@ impl Run {
                 if let Some((item, index)) = item {
                     scope = scope.item(item, index);
                 }
-                let value =
-                    rendering.render(&scope).map_err(|(pointer, error)| format!("{pointer}: {error}"))?;
-                make(maker, value)?
+                // What is not in this memory is handed on without being read.
+                let whole = rendering.whole_part("input");
+                let whole = whole.and_then(|(name, part)| self.elsewhere(node, name, part));
+                let value = match whole {
+                    Some(_) => rendering.render_without("input", &scope),
+                    None => rendering.render(&scope),
+                };
+                let task = make(maker, value.map_err(|(pointer, error)| format!("{pointer}: {error}"))?)?;
+                match whole {
+                    Some(source) => with_input(task, source),
+                    None => task,
+                }
             }
         };
-        Ok(self.with_input(node, item, task))
+        Ok(self.with_files(node, self.with_input(node, item, task)))
+    }
+
+    /// Names the tasks whose files a node asks for.
+    fn with_files(&self, node: u32, task: NewTask) -> NewTask {
+        let from = self.extra(node).map_or(&[][..], |extra| &extra.files_from);
+        if from.is_empty() {
+            return task;
+        }
+        let item = self.extra(node).filter(|extra| extra.item.is_some()).and_then(|extra| extra.index);
+        let suffix = item.map(|index| format!("[{index}]")).unwrap_or_default();
+        let named = |before: &u32| {
+            // In a pipeline with items the stage's name is that of the file.
+            let name = self.name_of(*before);
+            (name.strip_suffix(&suffix).unwrap_or(name).to_owned(), self.task_of(*before))
+        };
+        let artifacts_from = from.iter().map(named).collect();
+        let spec = Spec { artifacts_from, ..task.spec.spec.clone() };
+        NewTask { spec: Arc::new(task.spec.with(spec)), ..task }
     }
 
     /// Gives a stage of a pipeline, or an item, its input unless it names one itself.
     fn with_input(&self, node: u32, item: Option<(&Value, u32)>, task: NewTask) -> NewTask {
         let from = self.extra(node).and_then(|extra| extra.input_from);
         let own = self.extra(node).and_then(|extra| extra.item.as_ref());
+        let own = own.cloned().map(InputSource::Value);
         let input = match (item, from, own) {
-            (Some((item, _)), _, _) => Some(item.clone()),
-            (None, Some(stage), _) => self.output_of(stage).or_else(|| own.cloned()),
-            (None, None, own) => own.cloned(),
+            (Some((item, _)), _, _) => Some(InputSource::Value(item.clone())),
+            (None, Some(stage), own) => self.output_of(stage).or(own),
+            (None, None, own) => own,
         };
         match input {
             Some(input) => with_input(task, input),
@@ -144,28 +171,36 @@ impl Run {
 
     /// A stage's output: what it wrote as outputs, else the end of its output as text; that of the
     /// stage before it if it was skipped.
-    fn output_of(&self, stage: u32) -> Option<Value> {
+    fn output_of(&self, stage: u32) -> Option<InputSource> {
         let mut stage = stage;
         loop {
             if let Some(kept) = self.kept.get(&stage)
                 && kept.status == crate::status::Status::Completed
             {
-                return Some(match (&kept.outputs, &kept.result) {
-                    (Value::Null, Some(result)) => Value::from(without_line_end(result)),
-                    (outputs, _) => outputs.clone(),
-                });
+                let source = kept.source(TaskPart::Outputs).or_else(|| kept.source(TaskPart::Result));
+                return Some(source.unwrap_or(InputSource::Value(Value::Null)));
             }
             stage = self.extra(stage)?.input_from?;
         }
     }
+
+    /// What a node left, if it is kept by its hash.
+    fn elsewhere(&self, node: u32, name: &str, part: TaskPart) -> Option<InputSource> {
+        let before = self.find(node, &self.definition.name_for(node, name))?;
+        self.kept.get(&before)?.source(part).filter(|source| source.blob().is_some())
+    }
 }
 
 /// Gives a task its input, unless it has one.
-pub(crate) fn with_input(task: NewTask, input: Value) -> NewTask {
-    if task.spec.spec.input.is_some() {
+pub(crate) fn with_input(task: NewTask, input: InputSource) -> NewTask {
+    if task.spec.spec.has_input() {
         return task;
     }
-    let spec = Spec { input: Some(input), ..task.spec.spec.clone() };
+    let spec = task.spec.spec.clone();
+    let spec = match input {
+        InputSource::Value(input) => Spec { input: Some(input), ..spec },
+        source => Spec { input_parts: vec![InputPart { name: None, source }], ..spec },
+    };
     NewTask { spec: Arc::new(PreparedSpec::new(spec)), ..task }
 }
 

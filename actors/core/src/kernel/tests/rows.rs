@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::batch::{LiveRelation, OutcomeChange, RunRow, SettledNode, TaskRow};
+use crate::batch::{LiveRelation, OutcomeChange, RoundRow, RunRow, SettledNode, TaskRow};
 use crate::ids::{RunId, SpecHash};
 
 #[derive(Default)]
@@ -12,6 +12,7 @@ pub(super) struct Rows {
     runs: BTreeMap<RunId, RunRow>,
     definitions: BTreeMap<SpecHash, Arc<str>>,
     relations: Vec<crate::batch::RelationRow>,
+    rounds: BTreeMap<TaskId, Option<u32>>,
 }
 
 impl Rows {
@@ -20,6 +21,7 @@ impl Rows {
         for batch in batches {
             rows.definitions.extend(batch.definitions.iter().map(|row| (row.hash, Arc::clone(&row.body))));
             rows.relations.extend(&batch.relations);
+            rows.rounds.extend(batch.rounds.iter().map(|row| (row.task, row.round)));
             for write in &batch.runs {
                 if let Some(birth) = &write.birth {
                     let row = RunRow { id: write.id, birth: (**birth).clone(), state: write.state.clone() };
@@ -96,6 +98,11 @@ impl Rows {
             row: row.clone(),
             definition: Arc::new(agentflow_workflow::Definition::from_json(body).expect("own text")),
             settled: settled.collect(),
+            rounds: self
+                .rounds
+                .range(row.birth.first_task..TaskId(row.birth.first_task.0 + u64::from(row.birth.nodes)))
+                .map(|(task, round)| RoundRow { task: *task, round: *round })
+                .collect(),
         }
     }
 
@@ -105,7 +112,7 @@ impl Rows {
         let live = live.map(|row| {
             let (task, outcome) = &self.tasks[&row.predecessor];
             let status = task.state.status;
-            let ended = status.is_settled().then(|| (status, outcome.outputs.clone()));
+            let ended = status.is_settled().then(|| (status, outcome.whole_outputs()));
             LiveRelation { row: *row, ended }
         });
         live.collect()
