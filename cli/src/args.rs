@@ -9,11 +9,13 @@ use agentflow_core::status::Status;
 use agentflow_protocol::submit::Priority;
 use clap::{Args, Parser, Subcommand};
 
+mod artifacts;
 mod keys;
 mod schedules;
 mod values;
 mod workflows;
 
+pub(crate) use artifacts::{ArtifactsAct, Download, GetArtifact, Whose};
 pub(crate) use keys::{KeysAct, SetKey};
 pub(crate) use schedules::{SchedulesAct, SetSchedule};
 use values::{duration, key_value, priority, run_id, subject, task_id};
@@ -101,6 +103,12 @@ pub(crate) enum Command {
     Schedules {
         #[command(subcommand)]
         act: Option<SchedulesAct>,
+    },
+    /// List and fetch the files that tasks leave
+    #[command(visible_alias = "artifact")]
+    Artifacts {
+        #[command(subcommand)]
+        act: ArtifactsAct,
     },
     /// List tasks
     #[command(visible_alias = "ls")]
@@ -201,6 +209,12 @@ pub(crate) struct TaskFlags {
     /// Where it starts, on the worker
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
+    /// Keep this file, pattern or directory once it has ended; may be repeated
+    #[arg(long = "artifact", value_name = "PATH")]
+    pub(crate) artifacts: Vec<String>,
+    /// Tasks whose files it finds in AGENTFLOW_ARTIFACTS
+    #[arg(long, value_name = "ID", value_parser = task_id, num_args = 1.., value_delimiter = ',')]
+    pub(crate) artifacts_from: Vec<TaskId>,
     /// Cores that it occupies
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<f64>,
@@ -230,8 +244,8 @@ pub(crate) struct Submit {
     /// A handler of the worker
     #[arg(long, value_name = "NAME")]
     pub(crate) handler: Option<String>,
-    /// The handler's input, JSON
-    #[arg(long, value_name = "JSON", requires = "handler")]
+    /// What it works on, JSON: the file AGENTFLOW_INPUT, or a handler's line
+    #[arg(long, value_name = "JSON", conflicts_with = "file")]
     pub(crate) input: Option<String>,
     /// A kind without a payload: noop
     #[arg(long, value_name = "KIND", value_parser = ["noop"])]

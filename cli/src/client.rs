@@ -21,8 +21,12 @@ use ureq::{Agent, Body};
 use crate::error::Error;
 
 mod query;
+mod random;
 
+use query::decode;
 pub(crate) use query::{encode, with_query};
+pub(crate) use random::random_hex;
+use random::random_share;
 
 /// How long a lost master is waited for unless told otherwise: longer than the restart of one
 /// with a million queued tasks.
@@ -175,6 +179,19 @@ impl Client {
 
     /// Opens a stream of that media type.
     pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<impl Read + use<>, Error> {
+        let response = self.open(path, accept)?;
+        Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
+    }
+
+    /// Opens a file, and says what it is called if the master does.
+    pub(crate) fn download(&self, path: &str) -> Result<(Option<String>, impl Read + use<>), Error> {
+        let response = self.open(path, "application/octet-stream")?;
+        let header = response.headers().get("content-disposition").and_then(|value| value.to_str().ok());
+        let name = header.and_then(|text| text.split_once("UTF-8''")).map(|(_, name)| decode(name));
+        Ok((name, response.into_body().into_with_config().limit(u64::MAX).reader()))
+    }
+
+    fn open(&self, path: &str, accept: &str) -> Result<Response<Body>, Error> {
         let call = Call {
             method: Method::GET,
             path,
@@ -184,8 +201,7 @@ impl Client {
             again: Again::Safe,
             timeout: None,
         };
-        let response = self.send(&call)?;
-        Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
+        self.send(&call)
     }
 
     /// Whether a master answers right now.
@@ -455,34 +471,9 @@ fn problem(response: Response<Body>) -> Problem {
     })
 }
 
-/// A fresh identity of 128 random bits, for idempotency keys and run ids.
-pub(crate) fn random_hex(bytes: usize) -> Result<String, Error> {
-    let mut buffer = [0; 16];
-    let part = buffer.get_mut(..bytes).unwrap_or_default();
-    getrandom::fill(part)
-        .map_err(|error| Error::io("cannot read random numbers", std::io::Error::other(error.to_string())))?;
-    Ok(part.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Spreads out the tries of many clients; a failing generator only loses the spread.
-fn random_share() -> f64 {
-    let mut byte = [128];
-    if getrandom::fill(&mut byte).is_err() {
-        return 0.5;
-    }
-    f64::from(byte[0]) / 255.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn identities_differ() {
-        let one = random_hex(16).expect("randomness");
-        assert_eq!(one.len(), 32);
-        assert_ne!(one, random_hex(16).expect("randomness"));
-    }
 
     #[test]
     fn a_dead_address_is_named_at_once() {

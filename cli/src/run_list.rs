@@ -9,7 +9,7 @@ use std::time::Duration;
 use agentflow_core::limits;
 use agentflow_core::spec::OnDisconnect;
 use agentflow_protocol::problem::{Problem, read_json};
-use agentflow_protocol::submit::{ResourcesBody, RetryBody, TaskBody};
+use agentflow_protocol::submit::{ResourcesBody, RetryBody, Sources, TaskBody, TaskRef};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -162,6 +162,13 @@ pub(crate) fn apply(task: &mut TaskBody, flags: &TaskFlags, timeout: Option<Dura
     task.cancel_grace_ms = task
         .cancel_grace_ms
         .or(flags.cancel_grace.map(|grace| u32::try_from(grace.as_millis()).unwrap_or(u32::MAX)));
+    if !flags.artifacts.is_empty() {
+        task.artifacts.get_or_insert_with(|| flags.artifacts.clone());
+    }
+    if !flags.artifacts_from.is_empty() {
+        let from = || flags.artifacts_from.iter().map(|id| TaskRef::Number(id.0)).collect();
+        task.artifacts_from.get_or_insert_with(|| Sources::Numbered(from()));
+    }
     task.workdir = task.workdir.take().or_else(|| flags.workdir.clone());
     task.on_disconnect = task.on_disconnect.or(match flags.on_disconnect.as_deref() {
         Some("stop") => Some(OnDisconnect::Stop),

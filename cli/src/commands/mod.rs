@@ -1,5 +1,6 @@
 //! The commands, one file per subject, and the way to a master that they share.
 
+mod artifacts;
 mod choice;
 mod each;
 mod events;
@@ -51,6 +52,7 @@ pub(crate) fn execute(command: Command, global: &Global, output: Output) -> Resu
         Command::Relate(relate) => gates::relate(&relate, &connect(global)?, output),
         Command::Keys { act } => keys::keys(act.as_ref(), &connect(global)?, output),
         Command::Schedules { act } => schedules::schedules(act.as_ref(), &connect(global)?, output),
+        Command::Artifacts { act } => artifacts::artifacts(&act, &connect(global)?, output),
         Command::List(list) => tasks::list(&list, &connect(global)?, output),
         Command::DeadLetters(list) => tasks::dead_letters(&list, &connect(global)?, output),
         Command::Get(get) => tasks::get(&get, &connect(global)?, output),

@@ -116,7 +116,9 @@ fn tasks_of(submit: &Submit) -> Result<(Vec<TaskBody>, String), Error> {
     let (mut tasks, name) = match &submit.file {
         Some(path) => (run_list::parse(&read_text(path)?, path)?, path.clone()),
         None => {
-            let task = single(submit)?;
+            let input = submit.input.as_deref().map(serde_json::from_str).transpose();
+            let input = input.map_err(|error| Error::Usage(format!("--input is no JSON: {error}")))?;
+            let task = TaskBody { input, ..single(submit) };
             (vec![task; submit.count as usize], "the task".to_owned())
         }
     };
@@ -139,25 +141,19 @@ fn tasks_of(submit: &Submit) -> Result<(Vec<TaskBody>, String), Error> {
     Ok((tasks, name))
 }
 
-fn single(submit: &Submit) -> Result<TaskBody, Error> {
+fn single(submit: &Submit) -> TaskBody {
     let kind = |kind: &str| TaskBody { kind: Some(kind.to_owned()), ..TaskBody::default() };
     if let Some(line) = &submit.shell {
-        return Ok(run_list::shell(line.clone()));
+        return run_list::shell(line.clone());
     }
     if let Some(path) = &submit.script {
-        return Ok(TaskBody { path: Some(path.clone()), ..kind("script") });
+        return TaskBody { path: Some(path.clone()), ..kind("script") };
     }
     if let Some(name) = &submit.handler {
-        let input = submit
-            .input
-            .as_deref()
-            .map(serde_json::from_str)
-            .transpose()
-            .map_err(|error| Error::Usage(format!("--input is no JSON: {error}")))?;
-        return Ok(TaskBody { name: Some(name.clone()), input, ..kind("handler") });
+        return TaskBody { name: Some(name.clone()), ..kind("handler") };
     }
     if let Some(word) = &submit.kind {
-        return Ok(kind(word));
+        return kind(word);
     }
-    Ok(TaskBody { argv: Some(submit.argv.clone()), ..kind("exec") })
+    TaskBody { argv: Some(submit.argv.clone()), ..kind("exec") }
 }

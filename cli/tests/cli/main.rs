@@ -2,6 +2,7 @@
 
 mod control;
 mod examples;
+mod large;
 mod masterless;
 mod relations;
 mod standing;

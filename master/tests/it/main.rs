@@ -1,6 +1,7 @@
 //! A real master, started in this process on a port of its own, as clients and workers meet it.
 
 mod access;
+mod blobs;
 mod events;
 mod keys;
 mod protocol;

@@ -119,10 +119,10 @@ impl Executor {
             return Ending::stopped(stop, Outcome { left: None, ..outcome });
         }
         match end {
-            End::Completed => Ending {
-                outcome: Outcome { left: outcome.left, ..outcome },
-                ..Ending::failed(RetryOn::Error, error)
-            },
+            End::Completed => {
+                let Ending { end, outcome: failed } = Ending::failed(RetryOn::Error, error);
+                Ending { end, outcome: Outcome { error: failed.error, ..outcome } }
+            }
             // It has failed for a better reason.
             end => {
                 log::warn!("task {}: {error}", job.key.task);
