@@ -204,18 +204,22 @@ pub struct RunWhyView {
     /// Where it stands.
     #[schema(value_type = String)]
     pub status: RunStatus,
-    /// Nodes that have not begun or ended, at most ten, each with what it waits for.
+    /// Nodes and items that have not ended, at most 100, each with what it waits for or where it runs:
+    /// what has begun before what waits.
     pub nodes: Vec<NodeWhyView>,
+    /// How many more there are.
+    #[serde(default)]
+    pub more: u64,
 }
 
 /// What holds up one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeWhyView {
-    /// Its name.
+    /// Its name; an item's is `name[3]`, that of a node of a child `name/node`.
     pub name: String,
     /// Its task.
     pub task_id: u64,
-    /// All of them; empty when it runs.
+    /// All of them.
     pub reasons: Vec<ReasonView>,
 }
 

@@ -151,6 +151,9 @@ fn why(id: u64, client: &Client, output: Output) -> Result<u8, Error> {
             output.line(format_args!("  {line}"))?;
         }
     }
+    if why.more > 0 {
+        output.line(format_args!("… and {} more", why.more))?;
+    }
     if why.nodes.iter().all(|node| node.reasons.is_empty()) && !why.status.is_settled() {
         output.line("nothing holds it back")?;
     }

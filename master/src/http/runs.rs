@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use agentflow_actors::WaitSettled;
 use agentflow_core::event::Subject;
 use agentflow_core::ids::RunId;
-use agentflow_core::kernel::{Again, Answer, NewRun, PreparedRun, Request, RunAction};
+use agentflow_core::kernel::{Again, Answer, NewRun, PreparedRun, Request, RunAction, RunWhy};
 use agentflow_core::limits;
 use agentflow_core::rejection::Rejection;
 use agentflow_core::run::RunStatus;
@@ -334,10 +334,10 @@ fn other_values(
 pub(crate) async fn why(master: web::Data<Master>, request: HttpRequest, id: web::Path<String>) -> Answered {
     read::no_query(&request)?;
     let id = run_id(&id)?;
-    let nodes = match master.try_ask(Request::WhyRun { run: id }).await? {
-        Ok(Answer::WhyRun(nodes)) => nodes,
+    let why = match master.try_ask(Request::WhyRun { run: id }).await? {
+        Ok(Answer::WhyRun(why)) => why,
         Ok(other) => return Err(tasks::unexpected(&other)),
-        Err(Rejection::UnknownRun(_)) => Vec::new(),
+        Err(Rejection::UnknownRun(_)) => RunWhy::default(),
         Err(rejection) => return Err(rejection.into()),
     };
     let status = record(&master, id).await?.row.state.status;
@@ -346,7 +346,8 @@ pub(crate) async fn why(master: web::Data<Master>, request: HttpRequest, id: web
         task_id: node.task.0,
         reasons: node.reasons.into_iter().map(views::reason).collect(),
     };
-    ok(&RunWhyView { run_id: id.0, status, nodes: nodes.into_iter().map(node).collect() })
+    let nodes = why.nodes.into_iter().map(node).collect();
+    ok(&RunWhyView { run_id: id.0, status, nodes, more: why.more })
 }
 
 /// Reads a run's id as it stands in a path.

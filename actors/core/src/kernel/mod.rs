@@ -52,8 +52,8 @@ pub use recovery::{RecoveryError, RecoveryPlan};
 pub use schedules::{SavedSchedule, Scheduled};
 pub use words::{
     Again, Answer, Assigned, Effect, Input, LoadedRun, LoadedTask, MakeTask, NewRun, NewTask, NodeWhy,
-    Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RunAction, SavedRun, Stats, SubmitKey,
-    WorkerInfo,
+    Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RunAction, RunWhy, SavedRun, Stats,
+    SubmitKey, WorkerInfo,
 };
 
 use crate::batch::{Batch, Counters};

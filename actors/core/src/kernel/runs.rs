@@ -18,6 +18,7 @@ mod rerun;
 mod restore;
 mod table;
 mod values;
+mod why;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

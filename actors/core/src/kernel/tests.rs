@@ -8,6 +8,7 @@ mod rerun;
 mod rows;
 mod runs;
 mod schedules;
+mod values;
 
 use std::sync::Arc;
 

@@ -169,14 +169,23 @@ pub enum Request {
     },
 }
 
-/// What holds up one node of a run.
+/// What a run is at, and what it waits for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RunWhy {
+    /// Nodes and items that have not ended, the first hundred: what has begun before what waits.
+    pub nodes: Vec<NodeWhy>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// What holds up one node of a run, or one item.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeWhy {
-    /// Its name.
+    /// Its name; an item's is `name[3]`, a child's node's `name/node`.
     pub name: Arc<str>,
     /// Its task.
     pub task: TaskId,
-    /// All of them; empty when it runs.
+    /// All of them; that it runs, where it does.
     pub reasons: Vec<Reason>,
 }
 
@@ -213,7 +222,7 @@ pub enum Answer {
     /// The concurrency keys, by name.
     Keys(Vec<KeyInfo>),
     /// The reasons, by node.
-    WhyRun(Vec<NodeWhy>),
+    WhyRun(RunWhy),
     /// The reasons.
     Why(Box<Why>),
     /// The counts.

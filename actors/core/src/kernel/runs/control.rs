@@ -1,16 +1,15 @@
-//! What people do with a run: pause, resume, cancel, approve, reject; and why it does not go on.
+//! What people do with a run: pause, resume, cancel, approve, reject.
 
 use super::table::Run;
-use super::{run_event, some_names, write_run};
+use super::{run_event, write_run};
 use crate::batch::OutcomeChange;
 use crate::event::Happening;
 use crate::ids::{RunId, TaskId};
-use crate::kernel::words::{Answer, NodeWhy};
+use crate::kernel::words::Answer;
 use crate::kernel::{Kernel, Step};
 use crate::rejection::Rejection;
 use crate::run::RunStatus;
 use crate::task::{Command, Phase};
-use crate::why::Reason;
 
 /// What people do with a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,45 +190,6 @@ impl Kernel {
         let reason = if reason.is_empty() { "rejected".to_owned() } else { format!("rejected: {reason}") };
         self.command(step, id, Command::Reject { reason: reason.into() }, OutcomeChange::Keep).map(drop)
     }
-
-    /// Why a blocked task of a run does not begin.
-    pub(in crate::kernel) fn blocked_in_run(&self, id: TaskId) -> Vec<Reason> {
-        let Some(place) = self.runs.place(id) else { return Vec::new() };
-        let Some(run) = self.runs.get(place.run) else { return Vec::new() };
-        run.reasons(place.node)
-    }
-
-    /// Why a node does not begin of which nothing has become yet. `None` if the number is no such
-    /// node's.
-    pub(in crate::kernel) fn why_unwritten(&self, id: TaskId) -> Option<Vec<Reason>> {
-        let has = |run: &&Run| {
-            let offset = id.0.checked_sub(run.first_task.0);
-            offset.is_some_and(|offset| offset < u64::from(run.nodes()))
-        };
-        let run = self.runs.iter().find(has)?;
-        let node = u32::try_from(id.0 - run.first_task.0).ok()?;
-        run.graph.status(node).status().is_none().then(|| run.reasons(node))
-    }
-
-    /// Why a run does not go on: what holds up each node that has not begun, of at most ten.
-    ///
-    /// # Errors
-    /// When the run is not live: its row says how it ended.
-    pub fn why_run(&self, id: RunId, now: crate::time::Now) -> Result<Vec<NodeWhy>, Rejection> {
-        const NODES: usize = 10;
-        let run = self.runs.get(id).ok_or(Rejection::UnknownRun(id))?;
-        let waiting = (0..run.nodes()).filter(|node| run.graph.status(*node).status().is_none());
-        let why = |node: u32| {
-            let task = run.task_of(node);
-            // A node whose task is there may wait for a worker, a time or an approval.
-            let reasons = match self.why(task, now) {
-                Ok(why) => why.reasons,
-                Err(_) => run.reasons(node),
-            };
-            NodeWhy { name: run.name_of(node).into(), task, reasons }
-        };
-        Ok(waiting.take(NODES).map(why).collect())
-    }
 }
 
 impl Run {
@@ -240,27 +200,5 @@ impl Run {
             super::parts::Parts::Items(_) => None,
         });
         children.collect()
-    }
-
-    /// What a node waits for.
-    fn reasons(&self, node: u32) -> Vec<Reason> {
-        const NAMES: usize = 5;
-        if self.status == RunStatus::Paused {
-            let what = format!("run {} is paused", self.id);
-            return vec![Reason::new("run_paused", what, "resuming the run")];
-        }
-        let before: Vec<u32> = self.graph.unended_before(node).collect();
-        if !before.is_empty() {
-            let names = some_names(before.iter().map(|node| self.name_of(*node)), NAMES);
-            let held_by = before.iter().take(NAMES).map(|node| format!("task:{}", self.task_of(*node)));
-            let reason = Reason::new("predecessors", format!("it waits for {names}"), "their end");
-            return vec![Reason { held_by: held_by.collect(), ..reason }];
-        }
-        if self.graph.status(node) == crate::run::NodeStatus::Waiting && !self.graph.has_room() {
-            let limit = self.definition.max_parallel.unwrap_or(0);
-            let what = format!("max_parallel: {limit} tasks of run {} are at work", self.id);
-            return vec![Reason::new("max_parallel", what, "the end of one of them")];
-        }
-        Vec::new()
     }
 }
