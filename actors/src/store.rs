@@ -12,12 +12,13 @@
 //! On a full disk the batch is kept and tried again; anything else that goes wrong ends the master,
 //! because memory is ahead of the disk then.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
-use agentflow_core::batch::Batch;
+use agentflow_core::batch::{Batch, RelationRow};
 use agentflow_core::event::Event;
 use agentflow_core::ids::{Attempt, DecisionNumber, Epoch, RunId, TaskId};
 use agentflow_core::kernel::{LoadedRun, LoadedTask, PreparedSpec, SavedRun};
@@ -240,10 +241,17 @@ impl Store {
 
     fn load_tasks(&mut self, asked: &[TaskId]) -> Result<Vec<LoadedTask>, agentflow_schema::Error> {
         let rows = self.writer.load_tasks(asked)?;
+        let mut successors: BTreeMap<TaskId, Vec<RelationRow>> = BTreeMap::new();
+        for row in self.writer.load_live_successors(asked)? {
+            successors.entry(row.predecessor).or_default().push(row);
+        }
         let mut tasks = Vec::with_capacity(rows.len());
         for (row, body) in rows {
             match PreparedSpec::read(row.spec, body) {
-                Ok(spec) => tasks.push(LoadedTask { row, spec: Arc::new(spec) }),
+                Ok(spec) => {
+                    let successors = successors.remove(&row.id).unwrap_or_default();
+                    tasks.push(LoadedTask { row, spec: Arc::new(spec), successors });
+                }
                 Err(error) => log::error!("task {}: its specification is unreadable: {error}", row.id),
             }
         }

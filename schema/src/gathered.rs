@@ -9,14 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    AttemptRow, Batch, Counters, KeyLimit, KeyRow, LogRow, Outcome, OutcomeChange, RelationRow, RunBirth,
-    RunChange, RunState, RunWrite, ScheduleRow, SpecChange, SpecRow, TaskBirth, TaskState, TaskWrite,
-    WorkerRow,
+    AttemptRow, Batch, Counters, KeyLimit, KeyRow, LogRow, Outcome, OutcomeChange, RelationKey, RelationRow,
+    RunBirth, RunChange, RunState, RunWrite, ScheduleRow, SpecChange, SpecRow, TaskBirth, TaskState,
+    TaskWrite, WorkerRow,
 };
 use agentflow_core::blob::{BlobHash, Left, NewBlob};
 use agentflow_core::event::{Event, Subject};
 use agentflow_core::ids::{Attempt, DecisionNumber, RunId, SpecHash, TaskId};
-use agentflow_core::relation::Relation;
 
 use crate::error::{Error, Kind};
 
@@ -65,7 +64,9 @@ pub struct Gathered {
     pub(crate) definitions: BTreeMap<SpecHash, Arc<str>>,
     pub(crate) runs: BTreeMap<RunId, RunEntry>,
     pub(crate) tasks: BTreeMap<TaskId, TaskEntry>,
-    pub(crate) relations: BTreeMap<(TaskId, TaskId, Relation), RelationRow>,
+    pub(crate) relations: BTreeMap<RelationKey, RelationRow>,
+    /// Relations that go, before those above come.
+    pub(crate) parted: BTreeSet<RelationKey>,
     pub(crate) attempts: BTreeMap<(TaskId, Attempt), AttemptRow>,
     /// What attempts left by its hash.
     pub(crate) left: BTreeMap<(TaskId, Attempt), Box<Left>>,
@@ -130,9 +131,14 @@ impl Gathered {
         for task in batch.tasks {
             self.push_task(task);
         }
+        for key in batch.parted {
+            self.bytes += 20;
+            self.relations.remove(&key);
+            self.parted.insert(key);
+        }
         for row in batch.relations {
             self.bytes += 40;
-            self.relations.entry((row.predecessor, row.successor, row.relation)).or_insert(row);
+            self.relations.entry(row.key()).or_insert(row);
         }
         for row in batch.rounds {
             self.bytes += 20;
@@ -277,6 +283,7 @@ impl Gathered {
             + self.runs.len()
             + self.tasks.len()
             + self.relations.len()
+            + self.parted.len()
             + self.attempts.len()
             + self.logs.len()
             + self.workers.len()

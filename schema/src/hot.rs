@@ -34,7 +34,7 @@ pub(crate) enum Verb {
         /// The new value arrives in the row `u`.
         postgres: &'static str,
     },
-    /// It goes, if it is there and this holds of it. The last column is the key.
+    /// It goes, if it is there and this holds of it. All columns are the key.
     Remove {
         /// In the words of both databases, about columns that only this table has.
         only_if: &'static str,
@@ -234,15 +234,16 @@ impl<R: Row> QueryFragment<Sqlite> for One<R> {
                 self.0.bind(key, &mut out)?;
             }
             Verb::Remove { only_if } => {
-                let key = R::NAMES.len() - 1;
                 out.push_sql("DELETE FROM ");
                 out.push_sql(R::TABLE);
                 out.push_sql(" WHERE ");
                 out.push_sql(only_if);
-                out.push_sql(" AND ");
-                out.push_sql(R::NAMES[key]);
-                out.push_sql(" = ");
-                self.0.bind(key, &mut out)?;
+                for (column, name) in R::NAMES.iter().enumerate() {
+                    out.push_sql(" AND ");
+                    out.push_sql(name);
+                    out.push_sql(" = ");
+                    self.0.bind(column, &mut out)?;
+                }
             }
         }
         Ok(())
@@ -303,7 +304,6 @@ impl<R: Row> QueryFragment<Pg> for Many<R> {
                 out.push_sql(R::NAMES[key]);
             }
             Verb::Remove { only_if } => {
-                let key = R::NAMES.len() - 1;
                 out.push_sql("DELETE FROM ");
                 out.push_sql(R::TABLE);
                 out.push_sql(" USING ");
@@ -312,12 +312,14 @@ impl<R: Row> QueryFragment<Pg> for Many<R> {
                 push_list(&mut out, R::NAMES);
                 out.push_sql(") WHERE ");
                 out.push_sql(only_if);
-                out.push_sql(" AND ");
-                out.push_sql(R::TABLE);
-                out.push_sql(".");
-                out.push_sql(R::NAMES[key]);
-                out.push_sql(" = u.");
-                out.push_sql(R::NAMES[key]);
+                for name in R::NAMES {
+                    out.push_sql(" AND ");
+                    out.push_sql(R::TABLE);
+                    out.push_sql(".");
+                    out.push_sql(name);
+                    out.push_sql(" = u.");
+                    out.push_sql(name);
+                }
             }
         }
         Ok(())

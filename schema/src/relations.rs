@@ -131,6 +131,23 @@ pub(crate) fn live(connection: &mut AnyConnection, blocked: &[i64]) -> Result<Ve
     Ok(found)
 }
 
+/// The relations of these tasks to live ones that come after them.
+pub(crate) fn live_after(connection: &mut AnyConnection, ids: &[TaskId]) -> Result<Vec<RelationRow>, Error> {
+    let mut found = Vec::new();
+    for wanted in ids.chunks(IDS_PER_READ) {
+        let wanted: Vec<i64> = wanted.iter().map(|id| big(id.0)).collect();
+        let page: Vec<RelationColumns> = task_relationships::table
+            .inner_join(tasks::table.on(tasks::id.eq(task_relationships::successor)))
+            .filter(task_relationships::predecessor.eq_any(wanted))
+            .filter(tasks::status.lt(3))
+            .select(RelationColumns::as_select())
+            .load(connection)?;
+        found.extend(rows(page)?);
+    }
+    found.retain(|row| row.relation.orders());
+    Ok(found)
+}
+
 /// How those of the predecessors ended that have.
 fn ended(connection: &mut AnyConnection, page: &[RelationRow]) -> Result<BTreeMap<TaskId, Status>, Error> {
     let ids: BTreeSet<i64> = page.iter().map(|row| big(row.predecessor.0)).collect();

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use agentflow_core::batch::{Counters, DefinitionRow, RunRow, SettledCounts, SettledNode, TaskRow};
+use agentflow_core::batch::{
+    Counters, DefinitionRow, RelationRow, RunRow, SettledCounts, SettledNode, TaskRow,
+};
 use agentflow_core::ids::{DecisionNumber, Epoch, RunId, Seq, TaskId};
 use agentflow_core::time::Wall;
 use diesel::connection::SimpleConnection;
@@ -16,6 +18,7 @@ use crate::gathered::Gathered;
 use crate::hot::plan::{Lead, write_rows};
 use crate::prune::{self, Pruned};
 use crate::recover::{self, Recovered};
+use crate::relations;
 use crate::runs;
 use crate::tables::{leadership, tasks};
 use crate::target::{Options, Target};
@@ -153,6 +156,14 @@ impl Writer {
             .into_iter()
             .filter_map(|row| bodies.get(&row.spec).cloned().map(|body| (row, body)))
             .collect())
+    }
+
+    /// The relations of tasks to live ones that come after them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn load_live_successors(&mut self, ids: &[TaskId]) -> Result<Vec<RelationRow>, Error> {
+        relations::live_after(&mut self.connection, ids)
     }
 
     /// Reads runs back, ended ones included, with their workflows and what their settled nodes left,

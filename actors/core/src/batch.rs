@@ -19,8 +19,8 @@ use crate::status::Status;
 use crate::time::Wall;
 
 pub use runs::{
-    DefinitionRow, LiveRelation, RelationRow, RoundRow, RunBirth, RunChange, RunRow, RunState, RunWrite,
-    SettledNode, Stopping,
+    DefinitionRow, LiveRelation, RelationKey, RelationRow, RoundRow, RunBirth, RunChange, RunRow, RunState,
+    RunWrite, SettledNode, Stopping,
 };
 pub use standing::{CatchUp, KeyLimit, KeyLimitRow, Rate, ScheduleRow, ScheduleWrite};
 
@@ -379,6 +379,8 @@ pub struct Batch {
     pub rounds: Vec<RoundRow>,
     /// New relations between tasks; the same one may come again and is then kept as it was.
     pub relations: Vec<RelationRow>,
+    /// Relations that another has taken the place of. They go before the new ones come.
+    pub parted: Vec<RelationKey>,
     /// Ended attempts.
     pub attempts: Vec<AttemptRow>,
     /// Output of ended attempts.
@@ -416,6 +418,7 @@ impl Batch {
             + self.tasks.len()
             + self.rounds.len()
             + self.relations.len()
+            + self.parted.len()
             + self.attempts.len()
             + self.logs.len()
             + self.workers.len()

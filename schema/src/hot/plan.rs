@@ -12,9 +12,9 @@ use diesel::sql_types::BigInt;
 use super::Write;
 use super::rows::{
     AttemptUpsert, DefinitionInsert, KeyInsert, KeyLimitRemove, KeyLimitUpsert, LogUpsert, RelationInsert,
-    RoundRemove, RoundUpsert, RunInsert, RunRedefine, RunUpdate, ScheduleRemove, ScheduleUpsert,
-    SegmentInsert, SpecBlobInsert, SpecInsert, SpecRemoval, SpecUse, SubjectInsert, TaskBlobUpsert,
-    TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate, TaskUpdate, WorkerUpsert,
+    RelationRemove, RoundRemove, RoundUpsert, RunInsert, RunRedefine, RunUpdate, ScheduleRemove,
+    ScheduleUpsert, SegmentInsert, SpecBlobInsert, SpecInsert, SpecRemoval, SpecUse, SubjectInsert,
+    TaskBlobUpsert, TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate, TaskUpdate, WorkerUpsert,
 };
 use crate::columns::{Role, big, small};
 use crate::error::{Error, Kind};
@@ -301,6 +301,12 @@ fn write_blobs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), E
 }
 
 fn write_relations(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
+    let gone = gathered.parted.iter().map(|key| RelationRemove {
+        predecessor: big(key.predecessor.0),
+        successor: big(key.successor.0),
+        relation: key.relation as i32,
+    });
+    connection.write(gone.collect())?;
     connection.write(
         gathered
             .relations

@@ -267,6 +267,16 @@ row! {
 }
 
 row! {
+    /// A relation that another has taken the place of.
+    RelationRemove in "task_relationships", Verb::Remove { only_if: "created_at IS NOT NULL" },
+    {
+        predecessor: i64 => BigInt,
+        successor: i64 => BigInt,
+        relation: i32 => Integer,
+    }
+}
+
+row! {
     /// An ended attempt. An attempt that was lost, found again and ended has one row: the last.
     AttemptUpsert<'a> in "attempts",
     Verb::Insert { conflict: "ON CONFLICT (task, attempt) DO UPDATE SET fence = excluded.fence, \

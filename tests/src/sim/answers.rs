@@ -74,7 +74,9 @@ impl World {
             (Request::WhyRun { run }, Ok(Answer::WhyRun(_))) => self.check_known(*run),
             (Request::Relate { predecessor, successor, relation }, Ok(Answer::Done)) => {
                 let key = (predecessor.task, *successor, *relation);
-                if self.store.ties.relations.contains_key(&key) {
+                let ties = &self.store.ties;
+                // Or another task has taken the place of that one meanwhile.
+                if ties.relations.contains_key(&key) || ties.is_superseded(predecessor.task) {
                     Ok(())
                 } else {
                     Err(format!("{key:?} was acknowledged and is not there"))

@@ -234,7 +234,6 @@ impl Small {
     fn die(&mut self) -> Result<(), String> {
         self.crash = None;
         self.store.crash(false)?;
-        self.store.is_taken_over();
         self.hands.session = None;
         self.epoch = self.epoch.next();
         let scan = self.store.scan();

@@ -264,7 +264,6 @@ impl World {
         self.trace.say(self.now_us, &format!("master starts with {} live tasks", scan.tasks.len()));
         self.master.born_us = self.now_us - self.random.ms(0, 60_000);
         self.ledger.recovered(&scan.tasks);
-        self.store.is_taken_over();
         let (epoch, counters) = (Epoch(self.master.life), scan.counters);
         let plan = self.store.plan(scan).map_err(|error| error.to_string())?;
         let maker = Arc::new(WorkflowTasks);

@@ -198,11 +198,6 @@ impl Store {
         fold.status.is_settled().then_some(fold.status)
     }
 
-    /// A new master takes over.
-    pub(super) fn is_taken_over(&mut self) {
-        self.order.is_taken_over();
-    }
-
     /// After a commit: the runs that it touched.
     pub(super) fn check_runs(
         &mut self,

@@ -68,12 +68,13 @@ impl Order {
         }
     }
 
-    /// A new master takes over. It is not told of an `upgrade`: what waited for a task that was still
-    /// to be stopped then waits for that too.
-    pub(super) fn is_taken_over(&mut self) {
-        for before in self.before.values_mut().flatten() {
-            if before.wait == Wait::Superseded {
-                before.wait = Wait::Either;
+    /// A task that had ended is to run again: those that are still blocked wait for it once more.
+    fn waits_again(&mut self, task: TaskId, is_blocked: impl Fn(&TaskId) -> bool) {
+        let after = self.after.get(&task).cloned().unwrap_or_default();
+        for successor in after.into_iter().filter(is_blocked) {
+            for before in self.find(task, successor).filter(|before| before.wait != Wait::Superseded) {
+                before.wait = Wait::Open;
+                before.outputs = None;
             }
         }
     }
@@ -134,6 +135,11 @@ impl Store {
             _ => return Ok(()),
         };
         self.check_successor(id, &event.happening)?;
+        if let Happening::TaskReopened { .. } = event.happening {
+            let rows = &self.rows;
+            self.order
+                .waits_again(id, |id| rows.get(id).is_some_and(|row| row.state.status == Status::Blocked));
+        }
         if self.rows.get(&id).is_some_and(|row| row.run.is_some()) {
             self.check_part(id, &event.happening)?;
         }

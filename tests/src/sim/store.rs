@@ -159,6 +159,9 @@ impl Store {
         }
         let relations: Vec<_> =
             batch.relations.iter().map(|row| (row.predecessor, row.successor, row.relation)).collect();
+        for key in &batch.parted {
+            self.ties.part(key)?;
+        }
         for row in batch.relations {
             self.ties.write_relation(row, &self.rows)?;
             self.is_related(&row);
@@ -343,7 +346,8 @@ impl Store {
         let load = |id: &TaskId| {
             let row = self.rows.get(id)?;
             let spec = Arc::clone(self.spec_of(row)?);
-            Some(LoadedTask { row: task_row(*id, row), spec })
+            let successors = self.ties.live_after(*id, &self.rows);
+            Some(LoadedTask { row: task_row(*id, row), spec, successors })
         };
         asked.iter().filter_map(load).collect()
     }

@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    DefinitionRow, LiveRelation, RelationRow, RoundRow, RunRow, RunWrite, SettledNode,
+    DefinitionRow, LiveRelation, RelationKey, RelationRow, RoundRow, RunRow, RunWrite, SettledNode,
 };
 use agentflow_core::ids::{RunId, SpecHash, TaskId};
 use agentflow_core::kernel::SavedRun;
@@ -89,6 +89,25 @@ impl Ties {
             Some(round) => drop(self.rounds.insert(task, round)),
             None => drop(self.rounds.remove(&task)),
         }
+    }
+
+    /// Takes a relation away that another has taken the place of.
+    pub(super) fn part(&mut self, key: &RelationKey) -> Result<(), String> {
+        let gone = self.relations.remove(&(key.predecessor, key.successor, key.relation));
+        gone.map(drop).ok_or_else(|| format!("{key:?} goes, and was not there"))
+    }
+
+    /// Whether another task has taken the place of that one.
+    pub(super) fn is_superseded(&self, task: TaskId) -> bool {
+        self.relations.keys().any(|(before, _, relation)| *before == task && *relation == Relation::Upgrade)
+    }
+
+    /// The relations of a task to live ones that come after it.
+    pub(super) fn live_after(&self, task: TaskId, rows: &BTreeMap<TaskId, Row>) -> Vec<RelationRow> {
+        let is_live =
+            |row: &&RelationRow| rows.get(&row.successor).is_some_and(|row| !row.state.status.is_settled());
+        let after = self.relations.values().filter(|row| row.predecessor == task && row.relation.orders());
+        after.filter(is_live).copied().collect()
     }
 
     /// Notes that a task is a part of a run.

@@ -104,6 +104,17 @@ pub struct RunWrite {
     pub state: RunState,
 }
 
+/// Names a relation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RelationKey {
+    /// Before.
+    pub predecessor: TaskId,
+    /// After.
+    pub successor: TaskId,
+    /// How.
+    pub relation: Relation,
+}
+
 /// One task comes after another. Removed with either task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RelationRow {
@@ -115,6 +126,15 @@ pub struct RelationRow {
     pub relation: Relation,
     /// Since when.
     pub created_at: Wall,
+}
+
+impl RelationRow {
+    /// Its name.
+    #[must_use]
+    pub fn key(&self) -> RelationKey {
+        let Self { predecessor, successor, relation, .. } = *self;
+        RelationKey { predecessor, successor, relation }
+    }
 }
 
 /// A run that has not ended, as recovery reads it back.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::runs::Ended;
 use super::words::PreparedSpec;
 use super::{Kernel, Step};
-use crate::batch::{LiveRelation, OutcomeChange, RelationRow, SpecChange};
+use crate::batch::{LiveRelation, OutcomeChange, RelationKey, RelationRow, SpecChange};
 use crate::blob::{InputPart, InputSource, Outputs};
 use crate::ids::TaskId;
 use crate::limits;
@@ -191,8 +191,8 @@ impl Kernel {
             return Err(Rejection::Cycle(path_text(&[before, successor])));
         }
         let is_live = self.tasks.get(before).is_some();
-        if !is_live && predecessor.ended.is_none() {
-            // It has ended since the asker looked.
+        if !is_live && !self.has_ended(predecessor) {
+            // It has ended since the asker looked, or is about to run again.
             return Err(Rejection::JustEnded(before));
         }
         let Some(entry) = self.tasks.get(successor) else { return Err(Rejection::HasStarted(successor)) };
@@ -238,15 +238,22 @@ impl Kernel {
         Ok(())
     }
 
+    /// Whether a task that is not live has ended, for all that is known, and stays so.
+    pub(super) fn has_ended(&self, predecessor: &Predecessor) -> bool {
+        predecessor.ended.is_some() && !self.reopening.on_their_way.contains_key(&predecessor.task)
+    }
+
     /// The new task takes the old one's place: what waited for the old one waits for the new one.
     fn supersede(&mut self, step: &mut Step, old: TaskId, new: TaskId) {
         let after: Vec<(TaskId, Waits)> = self.relations.after(old).collect();
         for (successor, waits) in after {
             self.relations.part(old, successor);
-            if successor == new {
-                continue;
-            }
             for relation in waits.iter() {
+                // The next master must not have it wait for the old one again.
+                step.batch.parted.push(RelationKey { predecessor: old, successor, relation });
+                if successor == new {
+                    continue;
+                }
                 self.relations.join(new, successor, relation);
                 let created_at = step.now.wall;
                 let row = RelationRow { predecessor: new, successor, relation, created_at };
@@ -363,6 +370,22 @@ impl Kernel {
         self.write(step, id, None, OutcomeChange::Keep);
         if let Some(write) = step.batch.tasks.last_mut() {
             write.spec = Some(SpecChange { old: old_hash, new: prepared.hash });
+        }
+    }
+
+    /// A task that had ended is to run again: what is still blocked and comes after it waits for its new
+    /// end, as it would under the next master.
+    pub(super) fn wait_again(&mut self, rows: &[RelationRow]) {
+        for RelationRow { predecessor, successor, relation, .. } in rows {
+            let is_blocked =
+                self.tasks.get(*successor).is_some_and(|entry| entry.task.phase == Phase::Blocked);
+            if !is_blocked || !relation.orders() {
+                continue;
+            }
+            self.relations.join(*predecessor, *successor, *relation);
+            if let Some(context) = self.relations.context.get_mut(successor) {
+                context.retain(|context| context.from != *predecessor);
+            }
         }
     }
 

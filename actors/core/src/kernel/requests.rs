@@ -21,7 +21,7 @@ use crate::task::{Command, Phase, Policy, Task, TaskEvent};
 /// request at a time: until its row is here, another `retry` could not know what it decides on.
 #[derive(Debug, Default)]
 pub(crate) struct Reopening {
-    on_their_way: BTreeMap<TaskId, ReplyTo>,
+    pub(super) on_their_way: BTreeMap<TaskId, ReplyTo>,
     waiting: BTreeMap<ReplyTo, Progress>,
 }
 
@@ -208,7 +208,7 @@ impl Kernel {
 
     /// Brings a settled task back to life.
     fn revive(&mut self, step: &mut Step, loaded: LoadedTask) -> Result<(), Rejection> {
-        let LoadedTask { row, spec: prepared } = loaded;
+        let LoadedTask { row, spec: prepared, successors } = loaded;
         if let Some(node) = &row.run {
             return Err(Rejection::PartOfRun(node.run));
         }
@@ -233,6 +233,7 @@ impl Kernel {
         let policy = Policy { retry: &prepared.spec.retry, seed: id.0 };
         let Some(event) = task.decide(Command::Retry, policy, step.now.wall)? else { return Ok(()) };
         self.bring_back(step, id, task, state.status, &state.group, &prepared);
+        self.wait_again(&successors);
         self.happen(step, id, &event, OutcomeChange::Keep);
         if prepared.spec.payload == Payload::Milestone {
             let done = TaskEvent::Settled { status: Status::Completed, started_at: None, error: None };

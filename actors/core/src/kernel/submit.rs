@@ -145,7 +145,7 @@ impl Kernel {
         let mut related = 0;
         for predecessor in tasks.iter().flat_map(|task| &task.needs) {
             related += 1;
-            if self.tasks.get(predecessor.task).is_none() && predecessor.ended.is_none() {
+            if self.tasks.get(predecessor.task).is_none() && !self.has_ended(predecessor) {
                 let is_known = predecessor.task.0 > 0 && predecessor.task <= self.counters.last_task;
                 return Err(match is_known {
                     true => Rejection::JustEnded(predecessor.task),

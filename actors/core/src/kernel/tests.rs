@@ -400,7 +400,10 @@ fn a_settled_task_is_loaded_to_run_again() {
         run: None,
         state: write.state,
     };
-    let effects = bench.step(Input::Loaded { asked: vec![TaskId(1)], tasks: vec![LoadedTask { row, spec }] });
+    let effects = bench.step(Input::Loaded {
+        asked: vec![TaskId(1)],
+        tasks: vec![LoadedTask { row, spec, successors: vec![] }],
+    });
     assert_eq!(assigned(&effects), [(session, key(1, 2, 2))]);
     let refused = vec![(TaskId(9), Rejection::UnknownTask(TaskId(9)))];
     let reply = Ok(Answer::Changed { changed: 1, refused });

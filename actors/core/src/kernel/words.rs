@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::keys::KeyInfo;
 use super::schedules::SavedSchedule;
 use crate::attempt::{AttemptKey, Hello, Report};
-use crate::batch::{Batch, KeyHash, KeyLimitRow, ScheduleRow, SettledCounts, TaskRow};
+use crate::batch::{Batch, KeyHash, KeyLimitRow, RelationRow, ScheduleRow, SettledCounts, TaskRow};
 use crate::ids::{BootId, DecisionNumber, ReplyTo, RunId, SessionEpoch, SpecHash, TaskId};
 use crate::rejection::Rejection;
 use crate::relation::Relation;
@@ -291,6 +291,8 @@ pub struct LoadedTask {
     pub row: TaskRow,
     /// Its specification.
     pub spec: Arc<PreparedSpec>,
+    /// Its relations to live tasks that come after it.
+    pub successors: Vec<RelationRow>,
 }
 
 /// Everything that can happen to the kernel.

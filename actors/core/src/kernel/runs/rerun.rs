@@ -165,7 +165,7 @@ impl Kernel {
 
     /// Brings a node's task back to wait for its run.
     fn rewind_task(&mut self, step: &mut Step, run: &Run, node: u32, loaded: LoadedTask) {
-        let LoadedTask { row, spec } = loaded;
+        let LoadedTask { row, spec, .. } = loaded;
         let (id, state) = (row.id, row.state);
         let task = Task {
             phase: Phase::Settled(state.status),

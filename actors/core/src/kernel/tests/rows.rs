@@ -20,6 +20,7 @@ impl Rows {
         let mut rows = Self::default();
         for batch in batches {
             rows.definitions.extend(batch.definitions.iter().map(|row| (row.hash, Arc::clone(&row.body))));
+            rows.relations.retain(|row| !batch.parted.contains(&row.key()));
             rows.relations.extend(&batch.relations);
             rows.rounds.extend(batch.rounds.iter().map(|row| (row.task, row.round)));
             for write in &batch.runs {
@@ -81,7 +82,7 @@ impl Rows {
         let tasks = saved.settled.iter().filter(|node| !node.node.node.contains('[')).map(|node| {
             let row = self.tasks[&node.task].0.clone();
             let spec = PreparedSpec::read(row.spec, Arc::clone(&specs[&row.spec])).expect("own text");
-            LoadedTask { row, spec: Arc::new(spec) }
+            LoadedTask { row, spec: Arc::new(spec), successors: vec![] }
         });
         LoadedRun { tasks: tasks.collect(), saved }
     }

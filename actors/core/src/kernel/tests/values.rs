@@ -157,8 +157,7 @@ tasks: {a: {kind: noop}, b: {kind: noop}, c: {kind: noop}}
     bench.report(session, key(1, 1, 1), finished(End::Failed(crate::spec::RetryOn::Error)));
     bench.restart();
     assert!(bench.control(RunAction::Pause).is_err(), "it is about to end");
-    let (session, _) = bench.hello("w1", 2, 2, vec![]);
-    drop(session);
+    bench.hello("w1", 2, 2, vec![]);
     bench.wait(60_000);
     assert_eq!(bench.run_status(), Some(RunStatus::Failed));
     assert_eq!(bench.nodes(), "a=failed b=cancelled c=cancelled");
