@@ -64,6 +64,9 @@ pub(crate) fn read(blobs: &Blobs, left: &mut Left, budget: &mut u64) -> Result<(
             continue;
         };
         *text = blobs.text(&blob.sha256)?.map(Into::into);
+        if text.is_none() {
+            log::error!("the blob {} is named and not kept", blob.sha256);
+        }
         *budget -= blob.bytes;
     }
     Ok(())

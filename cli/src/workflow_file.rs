@@ -85,7 +85,9 @@ impl WorkflowFile {
     /// Everything that is wrong.
     pub(crate) fn instantiate(&self, given: &Given) -> Result<Definition, Diagnostics> {
         let definition = read_text(&self.text, &WorkflowTasks)?;
-        definition.instantiate(&given.vars, &given.inputs).map_err(|wrong| wrong.locate(&self.text))
+        definition
+            .instantiate_checked(&given.vars, &given.inputs, &WorkflowTasks)
+            .map_err(|wrong| wrong.locate(&self.text))
     }
 
     /// Checks it as far as it can be without inputs, where none are given.
@@ -94,7 +96,7 @@ impl WorkflowFile {
     /// Everything that is wrong.
     pub(crate) fn validate(&self, given: &Given) -> Result<Definition, Diagnostics> {
         let definition = read_text(&self.text, &WorkflowTasks)?;
-        match definition.clone().instantiate(&given.vars, &given.inputs) {
+        match definition.clone().instantiate_checked(&given.vars, &given.inputs, &WorkflowTasks) {
             Ok(definition) => Ok(definition),
             Err(wrong) if given.has_inputs => Err(wrong.locate(&self.text)),
             Err(wrong) => {
@@ -135,7 +137,8 @@ impl WorkflowFile {
         let wrong = |wrong: Diagnostics| self.wrong(&wrong.locate(&self.text));
         let tree = self.with_defaults(defaults)?;
         let definition = read_value(&tree, &WorkflowTasks).map_err(wrong)?;
-        let definition = definition.instantiate(&given.vars, &given.inputs).map_err(wrong)?;
+        let definition =
+            definition.instantiate_checked(&given.vars, &given.inputs, &WorkflowTasks).map_err(wrong)?;
         Ok((self.body_of(&tree, given)?, groups(&definition)))
     }
 

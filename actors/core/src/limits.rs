@@ -27,8 +27,9 @@ pub const LIVE_RUNS: usize = 100_000;
 /// Live tasks that wait for others or are waited for; 150 bytes each beside the task.
 pub const RELATED_TASKS: usize = 1_000_000;
 
-/// Bytes of what a `foreach` collects in all: it is one row, and expressions read it whole.
-pub const COLLECTED_BYTES: usize = 4 << 20;
+/// Bytes of what a `foreach` collects in all, and of what the nodes of a child put out together: one
+/// value, which is hashed in the kernel's turn.
+pub const COLLECTED_BYTES: usize = 64 << 20;
 
 /// Schedules.
 pub const SCHEDULES: usize = 10_000;

@@ -110,6 +110,10 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
             detail: cause.to_string(),
         }]);
     }
+    if cause.to_string().starts_with("recursion limit exceeded") {
+        let detail = "nested deeper than 127 levels".to_owned();
+        return Problem::invalid(vec![FieldError { pointer: pointer_of(error.path()), detail }]);
+    }
     Problem::new(400, "malformed", format!("the body is no JSON: {cause}"))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agentflow_core::batch::{CatchUp, ScheduleRow};
 use agentflow_core::kernel::{MakeTask, NewRun, PreparedRun, SavedSchedule, Scheduled};
 use agentflow_core::time::Wall;
-use agentflow_workflow::{Diagnostics, Tree, read_text, read_value};
+use agentflow_workflow::Tree;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::Timestamp;
 use crate::problem::FieldError;
 use crate::submit::check_name;
-use crate::workflow::WorkflowTasks;
+use crate::workflow::{WorkflowTasks, definition_of};
 
 /// The body of `PUT /schedules/{name}`: when, and either a task or a workflow.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -91,14 +91,17 @@ pub struct Schedules {
 /// What is wrong, and whether it is the zone.
 fn next_time(cron: &str, zone: &str, after: Wall) -> Result<Wall, (&'static str, String)> {
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-    let pattern = parser.parse(cron).map_err(|error| ("/cron", format!("'{cron}': {error}")))?;
+    let pattern = parser.parse(cron).map_err(|error| {
+        let fields = "minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-7, with * , - and / between";
+        ("/cron", format!("'{cron}' is no cron pattern: {error} (fields: {fields})"))
+    })?;
     let zone = TimeZone::get(zone)
         .map_err(|_| ("/timezone", format!("'{zone}' is no IANA time zone, such as Europe/Berlin")))?;
     let now = jiff::Timestamp::from_microsecond(after.0)
         .map_err(|_| ("/cron", "the time is outside the calendar".to_owned()))?;
     let next = pattern
         .find_next_occurrence(&now.to_zoned(zone), false)
-        .map_err(|error| ("/cron", format!("'{cron}' never comes: {error}")))?;
+        .map_err(|_| ("/cron", format!("'{cron}' never comes (is there such a day in that month?)")))?;
     Ok(Wall(next.timestamp().as_microsecond()))
 }
 
@@ -165,30 +168,15 @@ impl ScheduleBody {
                 Ok(Scheduled::Task(Box::new(task)))
             }
             (None, Some(workflow)) => {
-                let definition = match workflow {
-                    Value::String(text) => read_text(text, &WorkflowTasks),
-                    other => match serde_json::from_value::<Tree>(other.clone()) {
-                        Ok(tree) => read_value(&tree, &WorkflowTasks),
-                        Err(error) => return Err(wrong("/workflow", error.to_string())),
-                    },
-                };
+                let tree: Tree = serde_json::from_value(workflow.clone())
+                    .map_err(|error| wrong("/workflow", error.to_string()))?;
                 let inputs = self.inputs.clone().unwrap_or_default();
                 let vars = self.vars.clone().unwrap_or_default();
-                let definition = definition
-                    .and_then(|definition| definition.instantiate(&vars, &inputs))
-                    .map_err(|wrong| diagnostics(&wrong))?;
+                let definition = definition_of(&tree, &vars, &inputs)?;
                 Ok(Scheduled::Run(Box::new(NewRun { prepared: PreparedRun::new(definition), inputs })))
             }
         }
     }
-}
-
-fn diagnostics(wrong: &Diagnostics) -> Vec<FieldError> {
-    let error = |diagnostic: &agentflow_workflow::Diagnostic| FieldError {
-        pointer: format!("/workflow{}", diagnostic.pointer),
-        detail: diagnostic.to_string(),
-    };
-    wrong.iter().map(error).collect()
 }
 
 /// A schedule as the database has it, with what it begins.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use agentflow_core::kernel::{MakeTask, NewTask, PreparedSpec};
 use agentflow_core::time::Wall;
-use agentflow_workflow::CheckTask;
+use agentflow_workflow::{CheckTask, Definition, Diagnostic, Diagnostics, Tree, read_text, read_value};
 use serde_json::{Map, Value};
 
-use crate::problem::pointer_of;
+use crate::problem::{FieldError, pointer_of};
 use crate::submit::{Checked, TaskBody};
 
 /// Fields that a body in a workflow has no use for, and what to write instead.
@@ -36,6 +36,55 @@ impl WorkflowTasks {
         task.check("")
             .map_err(|errors| errors.into_iter().map(|error| (error.pointer, error.detail)).collect())
     }
+}
+
+/// The definition of a run from a workflow as it was sent: a text or a value.
+///
+/// # Errors
+/// Everything that is wrong, with pointers into a body that has `workflow` and `vars`, and in a text
+/// with line and column.
+pub fn definition_of(
+    workflow: &Tree,
+    vars: &Map<String, Value>,
+    inputs: &Value,
+) -> Result<Definition, Vec<FieldError>> {
+    let definition = match workflow {
+        Tree::String(text) => read_text(text, &WorkflowTasks),
+        tree => read_value(tree, &WorkflowTasks),
+    };
+    let definition = definition.map_err(|wrong| field_errors(&wrong))?;
+    instantiated(definition, vars, inputs).map_err(|wrong| match workflow {
+        Tree::String(text) => field_errors(&wrong.locate(text)),
+        _ => field_errors(&wrong),
+    })
+}
+
+/// A definition with its values, every body checked that is known by then.
+///
+/// # Errors
+/// As [`Definition::instantiate_checked`] has them.
+pub fn instantiated(
+    definition: Definition,
+    vars: &Map<String, Value>,
+    inputs: &Value,
+) -> Result<Definition, Diagnostics> {
+    definition.instantiate_checked(vars, inputs, &WorkflowTasks)
+}
+
+/// Each as the error of a field of the body.
+#[must_use]
+pub fn field_errors(wrong: &Diagnostics) -> Vec<FieldError> {
+    let error = |diagnostic: &Diagnostic| {
+        // Values that were given stand beside the workflow.
+        let is_given = diagnostic.pointer.starts_with("/vars/");
+        let pointer =
+            if is_given { diagnostic.pointer.clone() } else { format!("/workflow{}", diagnostic.pointer) };
+        let position = diagnostic.line.zip(diagnostic.column).filter(|_| !is_given);
+        let position = position.map(|(line, column)| format!("{line}:{column}: ")).unwrap_or_default();
+        let hint = diagnostic.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        FieldError { pointer, detail: format!("{position}{}{hint}", diagnostic.message) }
+    };
+    wrong.iter().map(error).collect()
 }
 
 /// A variable of the environment is text, but `PORT: ${{ vars.port }}` and `DEBUG: true` say what is meant.

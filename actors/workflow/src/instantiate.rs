@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::rendering::{OPEN, Rendering, push_key};
 use crate::{
-    Definition, Diagnostic, Diagnostics, Edge, Expression, Extra, Node, References, Scope, limits, nearest,
+    CheckTask, Definition, Diagnostic, Diagnostics, Edge, Expression, Extra, Node, References, Scope, limits,
+    nearest,
 };
 
 impl Definition {
@@ -19,14 +20,27 @@ impl Definition {
     /// # Errors
     /// Everything that is wrong, with JSON pointers in which tasks go by their names;
     /// [`Diagnostics::locate`] finds lines and columns.
-    pub fn instantiate(mut self, vars: &Map<String, Value>, inputs: &Value) -> Result<Self, Diagnostics> {
+    pub fn instantiate(self, vars: &Map<String, Value>, inputs: &Value) -> Result<Self, Diagnostics> {
+        self.instantiate_checked(vars, inputs, &())
+    }
+
+    /// The same; and every body of a task that is known by then must be right, as `check` says.
+    ///
+    /// # Errors
+    /// As with [`Definition::instantiate`].
+    pub fn instantiate_checked(
+        mut self,
+        vars: &Map<String, Value>,
+        inputs: &Value,
+        check: &dyn CheckTask,
+    ) -> Result<Self, Diagnostics> {
         let mut wrong = Diagnostics::default();
         self.put_vars(vars, &mut wrong);
         if !wrong.is_empty() {
             return Err(wrong);
         }
         let scope = Scope::new().vars(&self.vars).inputs(inputs);
-        Checks { scope: &scope, wrong: &mut wrong }.definition(&self, &mut String::new());
+        Checks { scope: &scope, check, wrong: &mut wrong }.definition(&self, &mut String::new());
         let items = self.items.take().map(|items| self.items_of(&items, &scope, &mut wrong));
         if !wrong.is_empty() {
             return Err(wrong);
@@ -112,6 +126,7 @@ fn list_of(value: Value) -> Result<Vec<Value>, String> {
 /// Evaluates what can be evaluated.
 struct Checks<'a> {
     scope: &'a Scope,
+    check: &'a dyn CheckTask,
     wrong: &'a mut Diagnostics,
 }
 
@@ -127,13 +142,28 @@ impl Checks<'_> {
                 let template = &definition.templates[number as usize];
                 let seen = &mut seen[number as usize];
                 if template.has_expressions && !std::mem::replace(seen, true) {
-                    self.value(&template.value(), at, "");
+                    self.body(&template.value(), at);
                 }
             }
             if let Some(extra) = &node.extra {
                 self.extra(extra, at);
             }
             at.truncate(length);
+        }
+    }
+
+    /// The body of a task: if all of it is known, so is whether it is right.
+    fn body(&mut self, body: &Value, at: &str) {
+        let Some(Value::Object(rendered)) = self.value(body, at, "") else { return };
+        for (pointer, message) in self.check.check(&rendered) {
+            let written = body.pointer(&pointer).and_then(Value::as_str).filter(|text| text.contains(OPEN));
+            let message = match written {
+                Some(text) => format!("{message} in '{text}'"),
+                None => message,
+            };
+            // `command` is mostly written as `run`.
+            let pointer = if pointer == "/command" { "/run".to_owned() } else { pointer };
+            self.wrong.push(Diagnostic::new(format!("{at}{pointer}"), message));
         }
     }
 
@@ -165,7 +195,7 @@ impl Checks<'_> {
         let scope = Scope::new().vars(&all);
         let length = at.len();
         at.push_str("/workflow");
-        Checks { scope: &scope, wrong: self.wrong }.definition(&child.definition, at);
+        Checks { scope: &scope, check: self.check, wrong: self.wrong }.definition(&child.definition, at);
         at.truncate(length);
     }
 
@@ -176,7 +206,8 @@ impl Checks<'_> {
         if let Some(items) = self.value(foreach, at, "/foreach")
             && let Err(message) = list_of(items)
         {
-            self.wrong.push(Diagnostic::new(format!("{at}/foreach"), message));
+            let hint = "write it as [a, b], or as an expression that gives a list".to_owned();
+            self.wrong.push(Diagnostic::new(format!("{at}/foreach"), message).hint(Some(hint)));
         }
     }
 

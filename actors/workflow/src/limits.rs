@@ -42,8 +42,9 @@ pub const EXPRESSION_DEPTH: usize = 16;
 /// Fuel of one evaluation: 64 bytes or one instruction each, so 16 MB or a few milliseconds.
 pub const FUEL: u64 = 250_000;
 
-/// Bytes of an expression's result as JSON.
-pub const RESULT_BYTES: usize = 1 << 20;
+/// Bytes of an expression's result as JSON, and of a text with expressions: as much as they can read
+/// of one task.
+pub const RESULT_BYTES: usize = 4 << 20;
 
 /// Bytes of a list or map that an expression builds, counted as if nothing in it were shared: 16 for
 /// each value, and its text. Comparing, sorting and writing it then stay within milliseconds.

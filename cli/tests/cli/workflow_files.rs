@@ -48,7 +48,10 @@ fn what_is_wrong_is_said_with_file_line_and_column() {
         &CI.replace("vars.target", "vars.targt"),
         &["5:19: 'targt' is not among the vars (did you mean 'target'?)"],
     );
-    check("version: 1\ntasks:\n  a: {needs: b}\n  b: {needs: a}\n", &["3:14: a cycle: a -> b -> a"]);
+    check(
+        "version: 1\ntasks:\n  a: {needs: b}\n  b: {needs: a}\n",
+        &["3:14: a cycle: a -> b -> a (take 'b' out of what 'a' comes after)"],
+    );
     check(
         "version: 1\nvars: {n: 1}\ntasks:\n  a: x ${{ vars.n + 'b' }}\n",
         &["4:6: tried to use + operator on unsupported types number and string in 'vars.n + 'b''"],

@@ -252,6 +252,11 @@ pub(crate) async fn plan(master: web::Data<Master>, request: HttpRequest) -> Ans
         return Err(wrong(format!("tasks: {} ids; at most {limit}", ids.len())));
     }
     let ids: Vec<TaskId> = ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    if query.tasks.is_some() {
+        for id in &ids {
+            tasks::record(&master, *id).await?;
+        }
+    }
     let asked = ids.clone();
     let rows = master.read(move |readers| readers.relations_among(&asked)).await?;
     ok(&PlanView { plan: levels(mode, &ids, &rows)? })

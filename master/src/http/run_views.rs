@@ -5,16 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agentflow_core::batch::Stopping;
-use agentflow_core::batch::{RunState, TaskState};
-use agentflow_core::ids::{Attempt, Fence, TaskId};
+use agentflow_core::batch::{Outcome, RunNode, RunState, Stopping, TaskState};
+use agentflow_core::ids::{Attempt, Fence, SpecHash, TaskId};
 use agentflow_core::limits;
 use agentflow_core::run::Graph;
 use agentflow_core::status::Status;
 use agentflow_protocol::Timestamp;
-use agentflow_protocol::api::TaskView;
 use agentflow_protocol::runs::{EdgeView, GraphView, NodeView, RerunPreview, RunView};
-use agentflow_schema::{Error, NodeRecord, Readers, RunRecord, RunSummary};
+use agentflow_schema::{Error, NodeRecord, Readers, RunRecord, RunSummary, TaskRecord};
 use agentflow_workflow::{Definition, On, draw};
 
 use super::views;
@@ -150,8 +148,9 @@ pub(crate) fn preview(
     }))
 }
 
-/// A node of which nothing has become yet, as a task. `None` if the number is none of the run's.
-pub(crate) fn unwritten_task(record: &RunRecord, task: TaskId) -> Option<TaskView> {
+/// A node of which nothing has become yet, as the row that it might have. `None` if the number is none
+/// of the run's.
+pub(crate) fn unwritten_task(record: &RunRecord, task: TaskId) -> Option<TaskRecord> {
     let definition = Definition::from_json(&record.definition_body).ok()?;
     let place = usize::try_from(task.0.checked_sub(record.row.birth.first_task.0)?).ok()?;
     let node = definition.nodes.get(place)?;
@@ -171,10 +170,16 @@ pub(crate) fn unwritten_task(record: &RunRecord, task: TaskId) -> Option<TaskVie
         cancelling: false,
         waits: None,
     };
-    let mut view = views::stand(task, node.name.to_string(), record.row.birth.created_at, &state);
-    view.run_id = Some(record.row.id.0);
-    view.node = Some(node.name.to_string());
-    Some(view)
+    Some(TaskRecord {
+        id: task,
+        title: node.name.to_string(),
+        created_at: record.row.birth.created_at,
+        spec: SpecHash([0; 16]),
+        spec_body: "{}".to_owned(),
+        run: Some(RunNode { run: record.row.id, node: (*node.name).into() }),
+        state,
+        outcome: Outcome::default(),
+    })
 }
 
 /// Every node in the order of the workflow, each followed by its items.

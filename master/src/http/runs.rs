@@ -14,13 +14,12 @@ use agentflow_core::rejection::Rejection;
 use agentflow_core::run::RunStatus;
 use agentflow_protocol::Problem;
 use agentflow_protocol::api::Nothing;
-use agentflow_protocol::problem::FieldError;
 use agentflow_protocol::runs::{
     DryRun, GraphView, NodeWhyView, RerunBody, RunBody, RunPage, RunView, RunWhyView,
 };
-use agentflow_protocol::workflow::WorkflowTasks;
+use agentflow_protocol::workflow::{definition_of, field_errors, instantiated};
 use agentflow_schema::{RunCursor, RunFilter, RunRecord};
-use agentflow_workflow::{Definition, Diagnostics, Tree};
+use agentflow_workflow::Definition;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -95,22 +94,8 @@ pub(crate) fn dry_run(text: Option<&str>) -> Result<bool, Failure> {
 
 fn prepare(body: RunBody) -> Result<NewRun, Failure> {
     let RunBody { workflow, vars, inputs, .. } = body;
-    let definition = match &workflow {
-        Tree::String(text) => agentflow_workflow::read_text(text, &WorkflowTasks),
-        tree => agentflow_workflow::read_value(tree, &WorkflowTasks),
-    };
-    let definition = definition.map_err(|wrong| invalid("/workflow", &wrong))?;
-    let definition = definition.instantiate(&vars, &inputs).map_err(|wrong| invalid("", &wrong))?;
+    let definition = definition_of(&workflow, &vars, &inputs).map_err(Problem::invalid)?;
     Ok(NewRun { prepared: PreparedRun::new(definition), inputs })
-}
-
-/// Every diagnostic as a field error.
-fn invalid(at: &str, wrong: &Diagnostics) -> Failure {
-    let errors = wrong.iter().map(|diagnostic| FieldError {
-        pointer: format!("{at}{}", diagnostic.pointer),
-        detail: diagnostic.to_string(),
-    });
-    Problem::invalid(errors.collect()).into()
 }
 
 fn dry(prepared: &PreparedRun) -> DryRun {
@@ -290,6 +275,10 @@ pub(crate) async fn rerun(
     let id = run_id(&id)?;
     let body: RerunBody = read::json_or_nothing(&request, payload).await?;
     let record = record(&master, id).await?;
+    if let Some(parent) = record.row.birth.parent {
+        let detail = format!("run {id} is task {parent} of another run; rerun that one, from that task");
+        return Err(Failure::conflict(detail));
+    }
     if is_dry {
         let from = body.from;
         let preview = master.read(move |readers| run_views::preview(readers, &record, &from)).await?;
@@ -323,8 +312,8 @@ fn other_values(
         Definition::from_json(&record.definition_body).map_err(|error| damaged(error.to_string()))?;
     let old = || serde_json::from_str(&record.row.birth.inputs).unwrap_or_default();
     let inputs = inputs.unwrap_or_else(old);
-    let definition =
-        definition.instantiate(&vars.unwrap_or_default(), &inputs).map_err(|wrong| invalid("", &wrong))?;
+    let definition = instantiated(definition, &vars.unwrap_or_default(), &inputs)
+        .map_err(|wrong| Problem::invalid(field_errors(&wrong)))?;
     Ok(Some((PreparedRun::new(definition), inputs)))
 }
 

@@ -153,6 +153,37 @@ fn check(bodies: Vec<TaskBody>) -> Result<Vec<Checked>, Failure> {
     if errors.is_empty() { Ok(checked) } else { Err(Problem::invalid(errors).into()) }
 }
 
+/// Files can be had of tasks that have ended, or that come before.
+async fn check_sources(master: &Master, tasks: &[Checked]) -> Result<(), Failure> {
+    let mut known = BTreeSet::new();
+    for (at, task) in tasks.iter().enumerate() {
+        let pointer = || match tasks.len() {
+            1 => "/artifacts_from".to_owned(),
+            _ => format!("/tasks/{at}/artifacts_from"),
+        };
+        for id in task.spec.artifacts_from.values().filter(|id| !task.needs.contains(id)) {
+            if !known.insert(*id) {
+                continue;
+            }
+            let record = master
+                .read({
+                    let id = *id;
+                    move |readers| readers.task(id)
+                })
+                .await?;
+            let wrong = match record {
+                None => format!("there is no task {id}"),
+                Some(record) if !record.state.status.is_settled() => {
+                    format!("task {id} is {}: name it in needs, too", record.state.status)
+                }
+                Some(_) => continue,
+            };
+            return Err(Failure::field(&pointer(), wrong));
+        }
+    }
+    Ok(())
+}
+
 /// Hashes each specification once: neighbours in a batch are mostly equal.
 fn prepare(tasks: &[Checked]) -> Vec<Arc<PreparedSpec>> {
     let mut specs: Vec<Arc<PreparedSpec>> = Vec::with_capacity(tasks.len());
@@ -222,6 +253,7 @@ async fn make(
     key: Option<SubmitKey>,
 ) -> Result<(TaskId, u32, Wall), Failure> {
     let needs: BTreeSet<TaskId> = checked.iter().flat_map(|task| task.needs.iter().copied()).collect();
+    check_sources(master, checked).await?;
     let mut specs = prepare(checked);
     keep_inputs(master, &mut specs).await?;
     let answer = relations::with_predecessors(master, &needs, |ended| Request::Submit {

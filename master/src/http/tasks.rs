@@ -128,10 +128,7 @@ pub(crate) async fn get(master: web::Data<Master>, request: HttpRequest, id: web
         let left = deadline.saturating_duration_since(Instant::now());
         // Asked before the row is read: what settles in between is not missed.
         let settled = (!left.is_zero()).then(|| master.handles.events.send(WaitSettled(Subject::Task(id))));
-        let record = match master.read(move |readers| readers.task(id)).await? {
-            Some(record) => record,
-            None => return unwritten(&master, id).await,
-        };
+        let record = record(&master, id).await?;
         match settled {
             Some(settled) if !record.state.status.is_settled() => {
                 let waited = actix_rt::time::timeout(left, settled);
@@ -142,15 +139,6 @@ pub(crate) async fn get(master: web::Data<Master>, request: HttpRequest, id: web
             }
             _ => return large::ok(&master, with_progress(&master, record).await?).await,
         }
-    }
-}
-
-/// A number that a run has given to a node of which nothing has become yet: the run answers for it.
-async fn unwritten(master: &Master, id: TaskId) -> Answered {
-    let record = master.read(move |readers| readers.run_with_node(id)).await?;
-    match record.and_then(|record| run_views::unwritten_task(&record, id)) {
-        Some(view) => ok(&view),
-        None => Err(Rejection::UnknownTask(id).into()),
     }
 }
 
@@ -236,10 +224,18 @@ pub(crate) async fn change(master: &Master, id: TaskId, request: Request, action
             None => answer(master, id).await,
             // The kernel knows live tasks only.
             Some((_, Rejection::UnknownTask(_))) => {
-                let status = record(master, id).await?.state.status;
-                Err(Failure::conflict(format!(
-                    "the task is {status}; {action} needs one that is not settled"
-                )))
+                let record = record(master, id).await?;
+                let status = record.state.status;
+                let needs = match record.run {
+                    Some(node) if !status.is_settled() => {
+                        format!(
+                            "it is a node of run {} that has not begun; cancel or pause the run",
+                            node.run
+                        )
+                    }
+                    _ => format!("{action} needs one that is not settled"),
+                };
+                Err(Failure::conflict(format!("the task is {status}; {needs}")))
             }
             // A node of a run: what was skipped because of it follows.
             Some((_, Rejection::PartOfRun(run))) => {
@@ -302,10 +298,14 @@ pub(crate) async fn attempts(
     ok(&Attempts { attempts })
 }
 
-/// A task's row.
+/// A task's row. A number that a run has given to a node of which nothing has become yet has none: the
+/// run answers for it.
 pub(crate) async fn record(master: &Master, id: TaskId) -> Result<TaskRecord, Failure> {
-    let record = master.read(move |readers| readers.task(id)).await?;
-    record.ok_or_else(|| Rejection::UnknownTask(id).into())
+    let record = master.read(move |readers| match readers.task(id)? {
+        Some(record) => Ok(Some(record)),
+        None => Ok(readers.run_with_node(id)?.and_then(|run| run_views::unwritten_task(&run, id))),
+    });
+    record.await?.ok_or_else(|| Rejection::UnknownTask(id).into())
 }
 
 /// Answers with a task as it stands.

@@ -48,7 +48,7 @@ fn a_run_is_asked_for_and_goes_on_when_it_is_approved() {
     assert!(why["reasons"][0]["detail"].as_str().expect("text").contains("release 1.0?"));
     let why = master.client.get(&format!("/api/v2/runs/{run}/why")).expect(200);
     assert_eq!(why["nodes"][1]["reasons"][0]["held_by"], json!([format!("task:{ask}")]));
-    // The number of a node of which nothing has become yet is known; it has no task yet.
+    // The number of a node of which nothing has become yet is known: the run answers for it.
     let publish = ask + 1;
     let task = master.client.get(&format!("/api/v2/tasks/{publish}")).expect(200);
     assert_eq!(
@@ -57,7 +57,15 @@ fn a_run_is_asked_for_and_goes_on_when_it_is_approved() {
     );
     let why = master.client.get(&format!("/api/v2/tasks/{publish}/why")).expect(200);
     assert_eq!(why["reasons"][0]["code"], "predecessors");
-    master.client.post(&format!("/api/v2/tasks/{publish}/approve"), "").expect(404);
+    master.client.post(&format!("/api/v2/tasks/{publish}/approve"), "").expect(409);
+    let cancel = master.client.post(&format!("/api/v2/tasks/{publish}/cancel"), "").expect(409);
+    assert!(
+        cancel["detail"].as_str().is_some_and(|text| text.contains("cancel or pause the run")),
+        "{cancel}"
+    );
+    for list in ["attempts", "relationships", "artifacts", "logs"] {
+        assert_eq!(master.client.get(&format!("/api/v2/tasks/{publish}/{list}")).status, 200, "{list}");
+    }
     master.restart();
     let task = master.client.post(&format!("/api/v2/tasks/{ask}/approve"), "").expect(200);
     assert_eq!(

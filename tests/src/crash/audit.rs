@@ -11,7 +11,7 @@ use agentflow_core::status::Status;
 use agentflow_protocol::api::{EventView, TaskView};
 
 use super::ledger::{Entry, Fate};
-use super::storm::{Tally, fate};
+use super::storm::{MUCH, Tally, fate, prints_much};
 use crate::harness::{Client, Failure};
 
 /// Acknowledged submissions that are sent once more at the end.
@@ -41,6 +41,8 @@ pub struct Report {
     pub executions: usize,
     /// Of these, executions beyond the first of their task.
     pub repeated: usize,
+    /// Results that are kept by their hash and were found whole.
+    pub large: usize,
     /// Lines of the event log.
     pub events: usize,
     /// What must not be.
@@ -64,7 +66,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} submissions ({} answers lost, {} sent again), {} tasks ({} acknowledged), {} events, \
-             {} executions ({} beyond the first), killed: master {}, workers {}",
+             {} executions ({} beyond the first), {} large results, killed: master {}, workers {}",
             self.submissions,
             self.lost_answers,
             self.sent_again,
@@ -73,6 +75,7 @@ impl fmt::Display for Report {
             self.events,
             self.executions,
             self.repeated,
+            self.large,
             self.master_kills,
             self.worker_kills,
         )
@@ -101,6 +104,7 @@ pub(super) fn compare(
     report.compare_ledger(entries, &tasks);
     report.compare_events(&tasks, &events);
     report.compare_executions(entries, &tasks, lines)?;
+    report.compare_results(client, entries)?;
     report.send_again(client, entries)?;
     Ok(report)
 }
@@ -137,6 +141,22 @@ impl Report {
         for (title, ids) in made {
             self.violation(format!("nobody sent '{title}', which has tasks {ids:?}"));
         }
+    }
+
+    /// What was printed is there, also where it is kept by its hash.
+    fn compare_results(&mut self, client: &Client, entries: &[Entry]) -> Result<(), Failure> {
+        for entry in entries.iter().filter(|entry| prints_much(&entry.body)) {
+            let Fate::Acknowledged(ids) = &entry.fate else { continue };
+            for id in ids {
+                let length = client.task(*id)?.result.as_deref().map_or(0, str::len);
+                if length == MUCH {
+                    self.large += 1;
+                } else {
+                    self.violation(format!("task {id} printed {MUCH} bytes; {length} are there"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The log has no hole, and each task was created once and settled once.

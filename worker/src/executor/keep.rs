@@ -226,21 +226,32 @@ fn find(base: &Path, entries: &[String], all: bool) -> Result<Vec<String>, Strin
     for entry in entries {
         let before = found.len();
         let mut any = false;
-        let mut patterns = vec![entry.clone()];
+        // `dir/**` is everything below `dir`, as in paths of locks.
+        let whole =
+            if entry == "**" || entry.ends_with("/**") { format!("{entry}/*") } else { entry.clone() };
+        let mut patterns = vec![whole.clone()];
         while let Some(pattern) = patterns.pop() {
-            let whole = format!("{}/{pattern}", glob::Pattern::escape(&real.to_string_lossy()));
-            for path in glob::glob(&whole).map_err(|error| format!("'{entry}': {error}"))? {
+            let absolute = format!("{}/{pattern}", glob::Pattern::escape(&real.to_string_lossy()));
+            for path in glob::glob(&absolute).map_err(|error| format!("'{entry}': {error}"))? {
                 let path = path.map_err(|error| format!("'{entry}': {error}"))?;
                 any = true;
                 let inner = path.strip_prefix(&real).ok().and_then(Path::to_str);
                 let inner = inner.ok_or_else(|| format!("'{}' is no UTF-8 path", path.display()))?;
+                // What is reached through a link to a directory is there under its own path.
+                let parent = path.parent().unwrap_or(&real);
+                if fs::canonicalize(parent).map_err(|error| format!("'{inner}': {error}"))? != parent {
+                    continue;
+                }
                 // A link may lead anywhere; what is kept lies within the directory.
                 let target = fs::canonicalize(&path).map_err(|error| format!("'{inner}': {error}"))?;
                 if !target.starts_with(&real) {
                     return Err(format!("'{inner}' leads out of the task's directory"));
                 }
                 if target.is_dir() {
-                    if pattern == *entry && !path.is_symlink() {
+                    if path.is_symlink() && inner == entry {
+                        return Err(format!("'{inner}' is a link to a directory; name the directory itself"));
+                    }
+                    if pattern == whole && !path.is_symlink() {
                         patterns.push(format!("{}/**/*", glob::Pattern::escape(inner)));
                     }
                 } else {
@@ -286,6 +297,7 @@ mod tests {
         }
         std::os::unix::fs::symlink("/etc/hostname", base.join("out")).expect("a link");
         std::os::unix::fs::symlink("a.log", base.join("in")).expect("a link");
+        std::os::unix::fs::symlink("dist", base.join("dlink")).expect("a link");
         let entries: Vec<String> = entries.iter().map(|entry| (*entry).to_owned()).collect();
         find(&base, &entries, all)
     }
@@ -293,7 +305,11 @@ mod tests {
     #[test]
     fn entries_are_paths_patterns_and_directories() {
         let owned = |list: &[&str]| Ok(list.iter().map(|path| (*path).to_owned()).collect());
-        assert_eq!(files(&["dist"], true), owned(&["dist/app", "dist/deep/x.txt"]));
+        for entry in ["dist", "dist/**", "dist/**/*"] {
+            assert_eq!(files(&[entry], true), owned(&["dist/app", "dist/deep/x.txt"]), "{entry}");
+        }
+        assert_eq!(files(&["**/*.txt"], true), owned(&["dist/deep/x.txt"]));
+        assert!(files(&["dlink"], true).expect_err("a link").contains("name the directory itself"));
         assert_eq!(files(&["*.log", "a.log"], true), owned(&["a.log", "b.log"]));
         assert_eq!(files(&["dist/**/*.txt", "in"], true), owned(&["dist/deep/x.txt", "in"]));
         assert_eq!(files(&["none"], false), owned(&[]));

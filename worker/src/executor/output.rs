@@ -144,11 +144,16 @@ fn parse_outputs(text: &str) -> Result<Option<Box<str>>, String> {
         serde_json::to_string(&object)
     } else {
         let mut object = BTreeMap::new();
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (key, value) = line
-                .split_once('=')
-                .filter(|(key, _)| !key.is_empty())
-                .ok_or("AGENTFLOW_OUTPUT is neither a JSON object nor lines of key=value")?;
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() {
+                continue;
+            }
+            let (key, value) = line.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
+                format!(
+                    "AGENTFLOW_OUTPUT is neither a JSON object nor lines of key=value: line {number} has no '='"
+                )
+            })?;
             object.insert(key, value);
         }
         serde_json::to_string(&object)

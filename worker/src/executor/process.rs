@@ -136,7 +136,11 @@ pub(super) fn explain(spec: &Spec, command: &Command, error: &io::Error) -> Stri
     if let Some(workdir) = spec.workdir.as_deref().filter(|dir| !Path::new(dir).is_dir()) {
         return format!("cannot start in workdir '{workdir}': it is no directory on this worker");
     }
-    format!("cannot start '{}': {error}", command.get_program().to_string_lossy())
+    let hint = match error.raw_os_error() == Some(rustix::io::Errno::TOOBIG.raw_os_error()) {
+        true => "; its arguments or one variable of env are too large: put them into input",
+        false => "",
+    };
+    format!("cannot start '{}': {error}{hint}", command.get_program().to_string_lossy())
 }
 
 fn command(spec: &Spec) -> Result<Command, String> {

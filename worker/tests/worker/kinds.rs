@@ -118,9 +118,9 @@ fn outputs_come_from_the_file() {
     assert_eq!(finished.outcome.outputs.as_deref(), Some("{\"n\":1}"));
     let finished = master.run(2, shell("echo a=b >> $AGENTFLOW_OUTPUT; echo c=d >> $AGENTFLOW_OUTPUT"));
     assert_eq!(finished.outcome.outputs.as_deref(), Some("{\"a\":\"b\",\"c\":\"d\"}"));
-    let finished = master.run(3, shell("head -c 70000 /dev/zero | tr '\\0' x > $AGENTFLOW_OUTPUT"));
+    let finished = master.run(3, shell("truncate -s 67108865 \"$AGENTFLOW_OUTPUT\""));
     assert_eq!(finished.end, End::Failed(RetryOn::Error));
-    assert!(finished.outcome.error.expect("an error").contains("65536"));
+    assert!(finished.outcome.error.expect("an error").contains("67108864"));
     assert_eq!(std::fs::read_dir(path(&dir, "attempts")).expect("the directory").count(), 0);
 }
 

@@ -11,6 +11,7 @@
 //!
 //! The order of nodes is decided in [`crate::run::Graph`]; here its answers become tasks.
 
+mod collect;
 mod control;
 mod nodes;
 mod parts;

@@ -70,7 +70,11 @@ impl Writer {
                 self.left = left;
                 Ok(())
             }
-            None => Err(Failure::Result(format!("the result is larger than {} bytes", limits::RESULT_BYTES))),
+            None => Err(Failure::Result(format!(
+                "the result is larger than {} bytes; what a task left can be handed on whole: \
+                 input: ${{{{ tasks.NAME.outputs }}}}",
+                limits::RESULT_BYTES
+            ))),
         }
     }
 
@@ -129,10 +133,11 @@ impl Writer {
 
 /// A value that stands for an error.
 fn invalid(value: &Inner) -> Failure {
-    match value.get_attr("") {
-        Err(error) => Failure::Engine(error),
-        Ok(_) => Failure::Result("the result is no value".to_owned()),
-    }
+    // The engine tells the error in brackets only.
+    let text = value.to_string();
+    let inner = text.strip_prefix("<invalid value: ").and_then(|text| text.strip_suffix('>'));
+    let detail = inner.map_or(&*text, |inner| inner.strip_prefix("invalid operation: ").unwrap_or(inner));
+    Failure::Result(detail.to_owned())
 }
 
 fn number(value: &Inner) -> Result<Number, Failure> {

@@ -13,8 +13,6 @@ fn scope() -> Scope {
         TaskValue { status, outputs, result }.view()
     };
     let skipped = TaskValue { status: "skipped", outputs: Ok(None), result: Ok(None) }.view();
-    let unread = || Err("its outputs are too large".to_owned());
-    let large = TaskValue { status: "completed", outputs: unread(), result: Ok(Some("ok")) }.view();
     Scope::new()
         .vars(vars.as_object().expect("a map"))
         .inputs(&json!({"who": "me"}))
@@ -22,7 +20,6 @@ fn scope() -> Scope {
         .task("build", &task("completed"))
         .task("my-task", &task("failed"))
         .task("2nd", &skipped)
-        .task("large", &large)
         .item(json!({"os": "linux"}), 4)
         .own(&task("failed"))
         .iteration(2)
@@ -221,11 +218,15 @@ fn an_expression_is_its_text() {
 
 #[test]
 fn what_cannot_be_read_says_why() {
+    let outputs = Err("its outputs are too large".to_owned());
+    let large = TaskValue { status: "completed", outputs, result: Ok(Some("ok")) }.view();
+    let scope = scope().task("large", &large);
+    let evaluate = |source: &str| Expression::new(source).expect("valid").evaluate(&scope);
     assert_eq!(evaluate("tasks.large.status ~ tasks.large.result"), Ok(json!("completedok")));
     for source in
         ["tasks.large.outputs.n", "tasks.large.outputs", "tasks.large.outputs | length", "tasks.large"]
     {
-        let error = evaluate(source).expect_err(source);
+        let error = evaluate(source).expect_err(source).detail;
         assert!(error.contains("its outputs are too large"), "{source}: {error}");
     }
 }
@@ -249,4 +250,13 @@ fn a_whole_part_of_a_task_is_known() {
     ] {
         assert_eq!(part(source), None, "{source}");
     }
+}
+
+#[test]
+fn a_slice_reads_what_it_is_of() {
+    check("tasks.build.outputs.version[0:1]", json!("1"));
+    check("vars.list[:2]", json!([3, 1]));
+    let slice = Expression::new("tasks.build.outputs.n[1:]").expect("valid");
+    assert_eq!(slice.references().tasks, ["build".into()]);
+    refused("tasks.build.outputs.m[1:]", "tasks.build.outputs.m is missing; it has n, version");
 }

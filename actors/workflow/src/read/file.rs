@@ -312,7 +312,12 @@ impl Reader<'_> {
         if entries.is_empty() {
             self.wrong.value(tasks_at, "there are no tasks");
         } else if self.nodes > limits::NODES {
-            self.wrong.value(tasks_at, format!("there are more than {} tasks", limits::NODES));
+            let message = format!("there are more than {} tasks", limits::NODES);
+            self.wrong.hinted(
+                tasks_at,
+                message,
+                "run one for each item with 'foreach', or start several runs",
+            );
         } else {
             return Some(entries);
         }
@@ -357,7 +362,8 @@ impl Reader<'_> {
                 file.names.insert(entry.name, before);
                 // In a map it has been said already.
                 if entry.index.is_some() && !entry.name.is_empty() && twice.insert((entry.name, index)) {
-                    self.wrong.value(&at.key("name"), format!("'{}' is given twice", entry.name));
+                    let message = format!("'{}' is given twice", entry.name);
+                    self.wrong.hinted(&at.key("name"), message, "give one of them another name");
                 }
             }
         }
@@ -425,8 +431,12 @@ impl Reader<'_> {
         let entry = &entries[cycle[0] as usize];
         debug_assert_eq!(entry.name, first);
         let message = format!("a cycle: {}", line_of(&names));
-        let hint = matches!(mode, Mode::Sequential | Mode::Pipeline)
-            .then(|| format!("in mode {mode} each task comes after the one before it"));
+        let hint = Some(match mode {
+            Mode::Sequential | Mode::Pipeline => {
+                format!("in mode {mode} each task comes after the one before it")
+            }
+            _ => format!("take '{last}' out of what '{first}' comes after"),
+        });
         let at = entry.at(tasks_at);
         for field in ["needs", "on_failure"] {
             let field_at = at.key(field);

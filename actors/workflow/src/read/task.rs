@@ -116,6 +116,10 @@ impl Reader<'_> {
             let hint = "put the work into a task of the child";
             self.wrong.hinted(&at.key("workflow"), "a task is either work or a child workflow", hint);
         }
+        if extra.child.is_some() && tree.get("input").is_some() {
+            let hint = "a child workflow gets its values by vars; in a pipeline its inputs are the last stage's output";
+            self.wrong.hinted(&at.key("input"), "'input' means nothing beside 'workflow'", hint);
+        }
         let extra = (extra != Extra::default()).then(|| Box::new(extra));
         Node { name: entry.name.into(), after, template, extra }
     }

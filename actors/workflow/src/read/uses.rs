@@ -163,7 +163,7 @@ impl Reader<'_> {
             other => {
                 let message =
                     format!("a list is expected, or an expression that gives one, not {}", other.what());
-                self.wrong.value(at, message);
+                self.wrong.hinted(at, message, "write it as [a, b], or as ${{ vars.NAME }}");
                 None
             }
         }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use agentflow_workflow::Rendering;
 use serde_json::Value;
 
+use super::collect::{Collected, leaving};
 use super::table::{Place, Run, value_of};
 use super::{Ended, NODES_PER_STEP, NewRun, PreparedRun, some_names};
 use crate::batch::{Outcome, OutcomeChange};
-use crate::blob::{Left, NewBlob};
 use crate::ids::{RunId, TaskId};
 use crate::kernel::submit::Begin;
 use crate::kernel::{Kernel, Step};
@@ -45,7 +45,7 @@ pub(crate) struct Items {
     pub(super) failed: Vec<u32>,
     pub(super) cancelled: u32,
     /// What is kept of each that has ended well.
-    pub(super) collected: Vec<Value>,
+    pub(super) collected: Collected,
     pub(super) limit: Option<u32>,
     pub(super) collect: Option<Rendering>,
 }
@@ -94,7 +94,11 @@ impl Kernel {
         let foreach = extra.foreach.unwrap_or_default();
         let list = match run.evaluate(node, &foreach).map_err(|error| format!("foreach: {error}"))? {
             Value::Array(list) => list,
-            other => return Err(format!("foreach: needs a list, got {}", type_name(&other))),
+            other => {
+                let what = type_name(&other);
+                let source = foreach.as_str().unwrap_or_default();
+                return Err(format!("foreach: needs a list, got {what} in '{source}'"));
+            }
         };
         // No items need no room.
         let room = self.settings.live_tasks.saturating_sub(self.tasks.len());
@@ -110,7 +114,7 @@ impl Kernel {
             active: 0,
             failed: Vec::new(),
             cancelled: 0,
-            collected: vec![Value::Null; list.len()],
+            collected: Collected::new(list.len()),
             list,
             limit: extra.max_parallel,
             collect: collect.map_err(|(_, error)| format!("collect: {error}"))?,
@@ -129,7 +133,7 @@ impl Kernel {
         if self.runs.len() >= limits::LIVE_RUNS {
             return Err(format!("there are {} runs already", limits::LIVE_RUNS));
         }
-        let inputs = Value::Null;
+        let inputs = run.inputs_of_child(node)?;
         let definition = child.definition.instantiate(&vars, &inputs).map_err(|error| error.to_string())?;
         let new = NewRun { prepared: PreparedRun::new(definition), inputs };
         let child = self.start_run(step, new, Some(run.task_of(node)));
@@ -189,10 +193,11 @@ impl Kernel {
     }
 
     pub(super) fn item_ended(&mut self, step: &mut Step, run: &mut Run, node: u32, item: u32, ended: &Ended) {
-        let scope = run.scope.clone();
+        let (scope, definition) = (run.scope.clone(), Arc::clone(&run.definition));
+        let name = &definition.nodes[node as usize].name;
         let Some(Parts::Items(items)) = run.parts.get_mut(&node) else { return };
         items.active = items.active.saturating_sub(1);
-        items.note_end(scope, item, ended.status, &ended.outcome);
+        items.note_end(name, scope, item, ended.status, &ended.outcome);
         run.graph.end_part();
         if run.definition.fail_fast && ended.status == Status::Failed {
             self.stop_run(step, run, false);
@@ -206,16 +211,14 @@ impl Kernel {
             return;
         }
         let error = items.error(run.definition.nodes[node as usize].name.as_ref());
-        let outputs = Value::Array(std::mem::take(&mut items.collected)).to_string();
+        let is_wanted = items.collect.is_some() || run.read.contains(&node);
+        let (error, outputs) = match (items.collected.list(), error) {
+            (Ok(outputs), error) => (error, Some(outputs)),
+            // What nobody asked for is not missing.
+            (Err(own), error) => (error.or(is_wanted.then_some(own)), None),
+        };
         run.parts.remove(&node);
         let id = run.task_of(node);
-        let (error, outputs) = if outputs.len() > limits::COLLECTED_BYTES {
-            let text =
-                format!("collect: {} bytes in all; at most {}", outputs.len(), limits::COLLECTED_BYTES);
-            (Some(text), None)
-        } else {
-            (error, Some(outputs))
-        };
         if stopping {
             // Whoever asked for the end of the run asked for this one's too.
             let cancelled = self.command(step, id, Command::Cancel, OutcomeChange::Keep);
@@ -238,7 +241,7 @@ impl Kernel {
         };
         let (outputs, error) = match (child.all_outputs(), error) {
             (Ok(outputs), error) => (outputs, error),
-            (Err(own), error) => (None, error.or(Some(own.into()))),
+            (Err(own), error) => (None, error.or(self.is_read(parent).then(|| own.into()))),
         };
         let outcome = leaving(step, outputs);
         // The parent may have ended meanwhile, if it was damaged; its child's end is then nobody's.
@@ -247,42 +250,52 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Whether somebody reads what a node leaves.
+    fn is_read(&self, task: TaskId) -> bool {
+        let place = self.runs.place(task);
+        let run = place.and_then(|place| self.runs.get(place.run).map(|run| (run, place.node)));
+        run.is_none_or(|(run, node)| run.read.contains(&node))
+    }
+}
+
 impl Items {
     /// Keeps how an item ended and what is kept of it.
     pub(super) fn note_end(
         &mut self,
+        name: &str,
         scope: agentflow_workflow::Scope,
         item: u32,
         status: Status,
         outcome: &Outcome,
     ) {
         match status {
-            Status::Completed => match (self.value_of(scope, item, outcome), item as usize) {
-                (Ok(value), place) if place < self.collected.len() => self.collected[place] = value,
-                _ => self.failed.push(item),
-            },
+            Status::Completed => {
+                let left = self.text_of(scope, item, outcome);
+                self.collected.keep(item, name, left);
+            }
             Status::Failed => self.failed.push(item),
             _ => self.cancelled += 1,
         }
     }
 
-    fn value_of(
+    fn text_of(
         &self,
         scope: agentflow_workflow::Scope,
         item: u32,
         outcome: &Outcome,
-    ) -> Result<Value, String> {
+    ) -> Result<Box<str>, String> {
         let own = value_of(Status::Completed, outcome);
         let Some(collect) = &self.collect else {
-            let outputs = own.outputs?.and_then(|text| serde_json::from_str(text).ok());
-            return match outputs {
-                Some(outputs) => Ok(outputs),
-                None => Ok(own.result?.map_or(Value::Null, Value::from)),
+            return match own.outputs? {
+                Some(outputs) => Ok(outputs.into()),
+                None => Ok(own.result?.map_or(Value::Null, Value::from).to_string().into()),
             };
         };
         let value = self.list.get(item as usize).cloned().unwrap_or_default();
         let scope = scope.item(&value, item).own(&own.view());
-        collect.render(&scope).map_err(|(_, error)| error.to_string())
+        let value = collect.render(&scope).map_err(|(_, error)| error.to_string())?;
+        Ok(value.to_string().into())
     }
 
     fn error(&mut self, name: &str) -> Option<String> {
@@ -298,43 +311,6 @@ impl Items {
         } else {
             format!("{} of {} items failed: {names}", self.failed.len(), self.count())
         })
-    }
-}
-
-/// The outcome of a node that consists of others; what is too large for its row is put aside.
-fn leaving(step: &mut Step, outputs: Option<String>) -> OutcomeChange {
-    let mut outcome = Outcome::default();
-    match outputs {
-        Some(text) if text.len() > limits::OUTPUTS_BYTES => {
-            let blob = Arc::new(NewBlob::new(text));
-            let (outputs, outputs_text) = (Some(blob.named()), Some(Arc::clone(&blob.text)));
-            outcome.left = Some(Box::new(Left { outputs, outputs_text, ..Left::default() }));
-            step.batch.blobs.push(blob);
-        }
-        other => outcome.outputs = other.map(Into::into),
-    }
-    OutcomeChange::Set(Box::new(outcome))
-}
-
-impl Run {
-    /// What its nodes put out, by their names; `None` if nothing. What is too large to be read is
-    /// left out.
-    fn all_outputs(&self) -> Result<Option<String>, String> {
-        let mut nodes: Vec<_> = self.kept.iter().collect();
-        nodes.sort_by_key(|(node, _)| **node);
-        let mut text = String::new();
-        for (node, kept) in nodes {
-            let Some(outputs) = kept.outputs() else { continue };
-            text.push(if text.is_empty() { '{' } else { ',' });
-            text.push_str(&Value::from(self.name_of(*node)).to_string());
-            text.push(':');
-            text.push_str(outputs);
-            if text.len() > limits::COLLECTED_BYTES {
-                return Err(format!("its outputs have more than {} bytes", limits::COLLECTED_BYTES));
-            }
-        }
-        text.push('}');
-        Ok((text.len() > 1).then_some(text))
     }
 }
 

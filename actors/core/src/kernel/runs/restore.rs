@@ -8,6 +8,7 @@ use agentflow_workflow::{Definition, Rendering};
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
+use super::collect::Collected;
 use super::parts::{Items, Parts};
 use super::table::{Place, Run};
 use crate::batch::{RoundRow, RunRow, SettledNode, Stopping, TaskRow, Waits};
@@ -234,13 +235,13 @@ impl Kernel {
             active: u32::try_from(live.len()).unwrap_or(u32::MAX),
             failed: Vec::new(),
             cancelled: 0,
-            collected: vec![Value::Null; list.len()],
+            collected: Collected::new(list.len()),
             list,
             limit: extra.max_parallel,
             collect: extra.collect.as_ref().and_then(|collect| Rendering::new(collect).ok()),
         };
-        for (item, node) in settled {
-            items.note_end(run.scope.clone(), *item, node.status, &node.outcome);
+        for (item, ended) in settled {
+            items.note_end(run.name_of(node), run.scope.clone(), *item, ended.status, &ended.outcome);
         }
         for _ in live {
             run.graph.begin_part();

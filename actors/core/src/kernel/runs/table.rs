@@ -50,6 +50,10 @@ impl Kept {
         self.outcome.left.as_ref().map_or(0, |left| left.held())
     }
 
+    pub(crate) fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
     /// Its outputs as JSON, as far as they can be read here.
     pub(crate) fn outputs(&self) -> Option<&str> {
         self.outcome.outputs().ok().flatten()
@@ -102,7 +106,8 @@ fn unread(part: TaskPart, blob: BlobRef) -> String {
              hand it on whole: input: ${{{{ tasks.NAME.{word} }}}}"
         );
     }
-    format!("its {word} of {} bytes cannot be read now: runs hold too many large values", blob.bytes)
+    let bytes = blob.bytes;
+    format!("its {word} of {bytes} bytes cannot be read: they are gone, or runs hold too many large values")
 }
 
 /// A run that has not ended.

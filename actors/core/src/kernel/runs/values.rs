@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 use serde_json::Value;
 
 use super::MakeTask;
-use super::table::Run;
+use super::table::{Run, value_of};
 use crate::blob::{InputPart, InputSource};
 use crate::kernel::words::{NewTask, PreparedSpec};
 use crate::spec::{Payload, Spec};
@@ -181,6 +181,29 @@ impl Run {
                 return Some(source.unwrap_or(InputSource::Value(Value::Null)));
             }
             stage = self.extra(stage)?.input_from?;
+        }
+    }
+
+    /// What a child run has as its inputs: in a pipeline what the stage before has put out.
+    ///
+    /// # Errors
+    /// It is too large to be read.
+    pub(crate) fn inputs_of_child(&self, node: u32) -> Result<Value, String> {
+        let extra = self.extra(node);
+        let own = extra.and_then(|extra| extra.item.clone()).unwrap_or(Value::Null);
+        let Some(stage) = extra.and_then(|extra| extra.input_from) else { return Ok(own) };
+        match self.output_of(stage) {
+            None => Ok(own),
+            Some(InputSource::Value(value)) => Ok(value),
+            Some(InputSource::Json(_) | InputSource::Text(_)) => {
+                let Some(kept) = self.kept.get(&stage) else { return Ok(own) };
+                let value = value_of(kept.status, kept.outcome());
+                let text = value.outputs?.and_then(|text| serde_json::from_str(text).ok());
+                Ok(match text {
+                    Some(value) => value,
+                    None => value.result?.map_or(Value::Null, Value::from),
+                })
+            }
         }
     }
 

@@ -135,22 +135,25 @@ impl Items {
 impl Run {
     /// What a node waits for.
     fn reasons(&self, node: u32) -> Vec<Reason> {
+        let mut reasons = Vec::new();
         if self.status == RunStatus::Paused {
             let what = format!("run {} is paused", self.id);
-            return vec![Reason::new("run_paused", what, "resuming the run")];
+            reasons.push(Reason::new("run_paused", what, "resuming the run"));
         }
         let before: Vec<u32> = self.graph.unended_before(node).collect();
         if !before.is_empty() {
             let names = some_names(before.iter().map(|node| self.name_of(*node)), NAMES);
             let held_by = before.iter().take(NAMES).map(|node| format!("task:{}", self.task_of(*node)));
             let reason = Reason::new("predecessors", format!("it waits for {names}"), "their end");
-            return vec![Reason { held_by: held_by.collect(), ..reason }];
-        }
-        if self.graph.status(node) == NodeStatus::Waiting && !self.graph.has_room() {
+            reasons.push(Reason { held_by: held_by.collect(), ..reason });
+        } else if self.graph.status(node) == NodeStatus::Waiting && !self.graph.has_room() {
             let limit = self.definition.max_parallel.unwrap_or(0);
-            let what = format!("max_parallel: {limit} tasks of run {} are at work", self.id);
-            return vec![Reason::new("max_parallel", what, "the end of one of them")];
+            let what = format!("max_parallel: {limit} tasks of run {} have begun and not ended", self.id);
+            let begun = (0..self.nodes()).filter(|node| self.graph.status(*node) == NodeStatus::Active);
+            let held_by = begun.take(NAMES).map(|node| format!("task:{}", self.task_of(node)));
+            let reason = Reason::new("max_parallel", what, "the end of one of them");
+            reasons.push(Reason { held_by: held_by.collect(), ..reason });
         }
-        Vec::new()
+        reasons
     }
 }

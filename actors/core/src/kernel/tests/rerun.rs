@@ -30,6 +30,21 @@ impl Bench {
         (reply, effects)
     }
 
+    /// Runs a node of run 1 again, unless that is refused; gives back what follows.
+    pub(super) fn rerun_if_possible(&mut self, node: &str) -> (Reply, Vec<Effect>) {
+        let run = RunId(1);
+        let again = Box::new(Again { run, from: vec![node.into()], only_skipped: false, change: None });
+        let mut effects = self.step(Input::Request { reply: ReplyTo(8), request: Request::Rerun(again) });
+        if let Some(at) = effects.iter().position(|effect| *effect == Effect::LoadRun { run }) {
+            effects.remove(at);
+            let loaded = Rows::of(&self.batches).loaded(run, &self.batches);
+            effects.extend(self.step(Input::RunLoaded { run, loaded: Some(Box::new(loaded)) }));
+        }
+        let at = effects.iter().position(|effect| matches!(effect, Effect::Reply { .. })).expect("an answer");
+        let Effect::Reply { reply, .. } = effects.remove(at) else { unreachable!("an answer") };
+        (reply, effects)
+    }
+
     /// The attempts that were given away in these effects, ended well.
     fn complete(&mut self, session: SessionEpoch, effects: &[Effect]) -> Vec<Effect> {
         let mut next = Vec::new();

@@ -1,5 +1,7 @@
 //! Runs of workflows, from the file to their end, with a new master in between.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use agentflow_workflow::read_text;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -325,13 +327,28 @@ fn any_file() -> impl Strategy<Value = String> {
     })
 }
 
-/// Plays a run to its end; a new master takes over after each of `restarts` steps.
-fn play(file: &str, restarts: &std::collections::BTreeSet<usize>) -> (String, Option<RunStatus>) {
+/// How a run has ended.
+#[derive(PartialEq, Debug)]
+struct Played {
+    nodes: BTreeMap<String, Status>,
+    status: Option<RunStatus>,
+    /// How often each node has begun; items of a `foreach` not counted.
+    attempts: BTreeMap<String, u32>,
+    /// The nodes from which it was run again; one that had not ended then simply went on.
+    again: BTreeSet<String>,
+    /// Those that had ended.
+    ended: BTreeSet<String>,
+}
+
+/// Plays a run to its end; a new master takes over after each of `restarts` steps, and after each of
+/// `reruns` somebody wants a node to run again.
+fn play(file: &str, restarts: &BTreeSet<usize>, reruns: &BTreeMap<usize, usize>) -> Played {
     let mut bench = Bench::new();
     let (mut session, _) = bench.hello("w1", 1, 2, vec![]);
     let (_, mut effects) = bench.start(file);
     let mut held: Vec<AttemptKey> = Vec::new();
-    for round in 0..200 {
+    let (mut again, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    for round in 0..400 {
         held.extend(assigned(&effects).into_iter().map(|(_, key)| key));
         if restarts.contains(&round) {
             bench.restart();
@@ -340,6 +357,18 @@ fn play(file: &str, restarts: &std::collections::BTreeSet<usize>) -> (String, Op
             let (new, given) = bench.hello("w1", 1, 2, running);
             session = new;
             held.extend(assigned(&given).into_iter().map(|(_, key)| key));
+        }
+        if let Some(node) = reruns.get(&round).map(|node| format!("n{node}")) {
+            let has_ended =
+                Rows::of(&bench.batches).nodes().get(&node).is_some_and(|status| status.is_settled());
+            let (reply, effects) = bench.rerun_if_possible(&node);
+            held.extend(assigned(&effects).into_iter().map(|(_, key)| key));
+            if reply.is_ok() {
+                if has_ended {
+                    ended.insert(node.clone());
+                }
+                again.insert(node);
+            }
         }
         let waits = Rows::of(&bench.batches)
             .tasks
@@ -352,10 +381,43 @@ fn play(file: &str, restarts: &std::collections::BTreeSet<usize>) -> (String, Op
                 let key = held.remove(0);
                 bench.report(session, key, finished(End::Completed))
             }
+            // What is still to be run again is run again first.
+            (None, true) if reruns.keys().next_back().is_some_and(|last| *last > round) => Vec::new(),
             (None, true) => break,
         };
     }
-    (bench.nodes(), bench.run_status())
+    let rows = Rows::of(&bench.batches);
+    let whole = |name: &str| !name.contains('[');
+    let attempts = rows.tasks.values().filter_map(|(row, _)| {
+        let name = row.run.as_ref()?.node.to_string();
+        whole(&name).then_some((name, row.state.attempt.0))
+    });
+    Played {
+        nodes: rows.nodes().into_iter().filter(|(name, _)| whole(name)).collect(),
+        status: bench.run_status(),
+        attempts: attempts.collect(),
+        again,
+        ended,
+    }
+}
+
+/// The nodes of a file that come after some of it, those included.
+fn after(file: &str, from: &BTreeSet<String>) -> BTreeSet<String> {
+    let file: Value = serde_json::from_str(file).expect("own JSON");
+    let tasks = file["tasks"].as_object().expect("tasks");
+    let mut found = from.clone();
+    loop {
+        let before = found.len();
+        for (name, body) in tasks {
+            let needs = body["needs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            if needs.into_iter().any(|need| found.contains(need)) {
+                found.insert(name.clone());
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
 }
 
 proptest! {
@@ -364,8 +426,28 @@ proptest! {
     /// Whatever a new master finds, the run ends as if the old one had lived on.
     #[test]
     fn restarts_change_nothing(file in any_file(), restarts in prop::collection::btree_set(0usize..30, 0..6)) {
-        let undisturbed = play(&file, &std::collections::BTreeSet::new());
-        prop_assert_eq!(undisturbed.1, Some(RunStatus::Completed));
-        prop_assert_eq!(play(&file, &restarts), undisturbed);
+        let undisturbed = play(&file, &BTreeSet::new(), &BTreeMap::new());
+        prop_assert_eq!(undisturbed.status, Some(RunStatus::Completed));
+        prop_assert_eq!(play(&file, &restarts, &BTreeMap::new()), undisturbed);
+    }
+
+    /// Whatever is run again and whenever, the run ends as it would have, and only what was named and
+    /// what comes after it has begun more often.
+    #[test]
+    fn reruns_repeat_what_they_name(
+        file in any_file(),
+        restarts in prop::collection::btree_set(0usize..40, 0..4),
+        reruns in prop::collection::btree_map(0usize..40, 0usize..9, 1..4),
+    ) {
+        let undisturbed = play(&file, &BTreeSet::new(), &BTreeMap::new());
+        let played = play(&file, &restarts, &reruns);
+        prop_assert_eq!(&played.nodes, &undisturbed.nodes);
+        prop_assert_eq!(played.status, Some(RunStatus::Completed));
+        let again = after(&file, &played.again);
+        for (name, attempts) in &undisturbed.attempts {
+            let more = played.attempts[name] > *attempts;
+            prop_assert!(!more || again.contains(name), "{} has begun again", name);
+            prop_assert!(more || !played.ended.contains(name), "{} has not", name);
+        }
     }
 }

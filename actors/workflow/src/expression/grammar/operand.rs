@@ -231,11 +231,11 @@ impl<'s> Grammar<'s> {
         self.sign("[")?;
         let (token, at) = (self.token, self.at);
         if self.sign(":")? {
-            return self.slice();
+            return self.slice(chain);
         }
         self.expression()?;
         if self.sign(":")? {
-            return self.slice();
+            return self.slice(chain);
         }
         let alone = self.token == Token::Sign("]");
         self.expect("]")?;
@@ -259,7 +259,10 @@ impl<'s> Grammar<'s> {
         rest.starts_with(']') && !text.contains('\\')
     }
 
-    fn slice(&mut self) -> Outcome<Chain> {
+    fn slice(&mut self, chain: Chain) -> Outcome<Chain> {
+        if let Chain::Path(path) = chain {
+            self.finish(path);
+        }
         for last in [false, true] {
             if !matches!(self.token, Token::Sign(":" | "]")) {
                 self.expression()?;
