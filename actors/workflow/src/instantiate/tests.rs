@@ -73,7 +73,7 @@ fn type_errors_are_found_before_anything_starts() {
         "5:10: tried to use + operator on unsupported types number and string in 'vars.n + vars.s'\n\
          6:21: inputs.go is missing; it is empty in 'inputs.go'\n\
          6:41: vars.s.x is missing: vars.s is a text in 'vars.s.x'\n\
-         7:24: a list is expected, not a number\n\
+         7:24: a list is expected, not a number (write it as [a, b], or as an expression that gives a list)\n\
          8:17: * multiplies numbers, not a string in 'vars.s * 2'\n\
          9:29: tried to use + operator on unsupported types number and string in 'vars.n + vars.s == 2'",
     );
@@ -94,4 +94,21 @@ fn what_is_not_known_yet_is_left() {
     let file = "version: 1\nvars: {n: 1}\ntasks:\n  a: x\n  b: {needs: a, run: 'y ${{ tasks.a.outputs.q + 1 }} ${{ run.id }}', when: tasks|length > 0}\n  \
                 c: {foreach: '${{ tasks.a.outputs.l }}', needs: a, run: 'z ${{ item }}', collect: '${{ self.result }}'}\n";
     assert!(instantiate(file, json!({}), Value::Null).is_ok());
+}
+
+#[test]
+fn a_body_that_is_known_must_be_right() {
+    struct Numbers;
+    impl CheckTask for Numbers {
+        fn check(&self, body: &Map<String, Value>) -> Vec<(String, String)> {
+            let wrong =
+                body.get("timeout_ms").is_some_and(|ms| !ms.is_u64() && !ms.to_string().contains("${{"));
+            wrong.then(|| ("/timeout_ms".to_owned(), "is no number".to_owned())).into_iter().collect()
+        }
+    }
+    let file = "version: 1\nvars: {ms: 5, s: a}\ntasks:\n  a: {run: x, timeout_ms: '${{ vars.ms }}'}\n\
+                  b: {run: x, timeout_ms: '${{ vars.s }}'}\n  c: {run: x, needs: a, timeout_ms: '${{ tasks.a.outputs.ms }}'}\n";
+    let definition = read_text(file, &Numbers).expect("valid as far as it is known");
+    let wrong = definition.instantiate_checked(&Map::new(), &Value::Null, &Numbers).expect_err("a text");
+    assert_eq!(wrong.locate(file).to_string(), "5:13: is no number in '${{ vars.s }}'");
 }

@@ -208,3 +208,38 @@ tasks:
     let why = bench.kernel.why_run(RunId(3), bench.now()).expect("a live run");
     assert_eq!((why.nodes.len(), why.more), (100, 51));
 }
+
+#[test]
+fn a_child_that_is_a_stage_has_the_last_stage_s_output_as_its_inputs() {
+    let file = "
+version: 1
+mode: pipeline
+tasks:
+- {name: a, kind: noop}
+- name: b
+  workflow: {version: 1, tasks: {x: {run: 'echo ${{ inputs.n }}'}}}
+";
+    for (end, said) in [(ended(json!({"n": 4})), "echo 4"), (large(1 << 20, Some(r#"{"n": 5}"#)), "echo 5")] {
+        let mut bench = Bench::new();
+        let (session, _) = bench.hello("w1", 1, 1, vec![]);
+        bench.start(file);
+        let bodies = body_of(&bench.report(session, key(1, 1, 1), end));
+        assert!(bodies[0].contains(said), "{bodies:?}");
+    }
+}
+
+#[test]
+fn a_collection_that_cannot_be_made_says_why_and_blames_no_item() {
+    let file = "
+version: 1
+tasks:
+  each: {foreach: [1], run: x, collect: '${{ self.outputs.zz }}'}
+";
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.start(file);
+    bench.report(session, key(2, 1, 1), ended(json!({"n": 4})));
+    assert_eq!(bench.nodes(), "each=failed each[0]=completed");
+    let error = Rows::of(&bench.batches).tasks[&TaskId(1)].1.error.clone().expect("an error");
+    assert_eq!(&*error, "collect: each[0]: self.outputs.zz is missing; it has n in 'self.outputs.zz'");
+}

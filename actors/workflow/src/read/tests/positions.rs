@@ -56,7 +56,7 @@ fn names() {
     refused_tasks(
         "- {name: a, run: x}\n- {name: a, run: y}\n- run: z\n- make\n",
         &[
-            "4:10: 'a' is given twice",
+            "4:10: 'a' is given twice (give one of them another name)",
             "5:3: the task has no name (in a list each task is a map with 'name')",
             "6:3: the task has no name (in a list each task is a map with 'name')",
         ],
@@ -98,11 +98,14 @@ fn relations() {
     refused_tasks("  a: {run: x, needs: [3]}\n", &["3:23: the name of a task is expected, not a number"]);
     refused_tasks(
         "  a: {run: x, needs: b}\n  b:\n    run: x\n    needs:\n    - c\n    - a\n  c: x\n",
-        &["3:22: a cycle: a -> b -> a"],
+        &["3:22: a cycle: a -> b -> a (take 'b' out of what 'a' comes after)"],
     );
     refused_tasks(
         "  a: {needs: b}\n  b: {needs: a}\n  c: {needs: d}\n  d: {needs: c}\n",
-        &["3:14: a cycle: a -> b -> a", "5:14: a cycle: c -> d -> c"],
+        &[
+            "3:14: a cycle: a -> b -> a (take 'b' out of what 'a' comes after)",
+            "5:14: a cycle: c -> d -> c (take 'd' out of what 'c' comes after)",
+        ],
     );
     refused(
         "version: 1\nmode: sequential\ntasks:\n  a: {run: x, needs: [c]}\n  b: x\n  c: x\n",
@@ -153,7 +156,9 @@ fn tasks() {
     refused_tasks("  a: {run: x, loop: 3}\n", &["3:21: 'loop' is a map with until and max, not a number"]);
     refused_tasks(
         "  a: {run: x, foreach: 3}\n",
-        &["3:24: a list is expected, or an expression that gives one, not a number"],
+        &[
+            "3:24: a list is expected, or an expression that gives one, not a number (write it as [a, b], or as ${{ vars.NAME }})",
+        ],
     );
     refused_tasks(
         "  a: {run: x, foreach: abc}\n",
@@ -161,7 +166,9 @@ fn tasks() {
     );
     refused_tasks(
         "  a: {run: x, foreach: {a: 1}}\n",
-        &["3:24: a list is expected, or an expression that gives one, not a map"],
+        &[
+            "3:24: a list is expected, or an expression that gives one, not a map (write it as [a, b], or as ${{ vars.NAME }})",
+        ],
     );
     refused_tasks(
         "  a: {run: x, collect: 3, max_parallel: 2}\n",
@@ -325,7 +332,12 @@ fn sizes() {
         format!("{{\"version\":1,\n\"tasks\":{{{}}}}}", tasks.join(","))
     };
     assert_eq!(read(&many(100_000)).nodes.len(), 100_000);
-    refused(&many(100_001), &["2:9: there are more than 100000 tasks"]);
+    refused(
+        &many(100_001),
+        &[
+            "2:9: there are more than 100000 tasks (run one for each item with 'foreach', or start several runs)",
+        ],
+    );
     let items = vec!["0"; 100_001].join(",");
     refused(
         &format!("{{\"version\":1,\"tasks\":{{\"a\":{{\"run\":\"x\",\"foreach\":[{items}]}}}}}}"),
@@ -336,10 +348,39 @@ fn sizes() {
         &line,
         &[
             "3:15: a cycle: t0 -> t1 -> t2 -> t3 -> t4 -> t5 -> t6 -> t7 -> … 25 more … -> t33 -> t34 -> t35 -> t36 -> \
-           t37 -> t38 -> t39 -> t0",
+           t37 -> t38 -> t39 -> t0 (take 't39' out of what 't0' comes after)",
         ],
     );
     let wrong: String = (0..300).map(|n| format!("  t{n}: {{run: x, needs: nobody}}\n")).collect();
     let wrong = read_text(&format!("version: 1\ntasks:\n{wrong}"), &Server).expect_err("wrong");
     assert_eq!((wrong.len(), wrong.more()), (100, 200));
+}
+
+#[test]
+fn files() {
+    refused_tasks(
+        "  a: {run: x, artifacts_from: [c, a, b]}\n  b: x\n",
+        &[
+            "3:31: 'b' is not known here: it does not come before this task (add it to needs: b)",
+            "3:32: there is no task 'c'",
+            "3:35: 'a' names itself",
+        ],
+    );
+    refused_tasks(
+        "  a: {run: x, artifacts_from: 3}\n",
+        &["3:31: 'artifacts_from' is the name of a task, or a list of names, not a number"],
+    );
+    let many: String = (0..65).map(|n| format!("n{n}, ")).collect();
+    let tasks: String = (0..65).map(|n| format!("  n{n}: x\n")).collect();
+    refused_tasks(
+        &format!("{tasks}  a: {{run: x, needs: [{many}], artifacts_from: [{many}]}}\n"),
+        &["68:357: 'artifacts_from' names 65 tasks; at most 64"],
+    );
+    refused_tasks(
+        "  a: {workflow: {version: 1, tasks: {x: y}}, input: 3}\n",
+        &[
+            "3:53: 'input' means nothing beside 'workflow' (a child workflow gets its values by vars; in a pipeline its inputs are the last stage's output)",
+        ],
+    );
+    read("version: 1\nmode: sequential\ntasks:\n  a: x\n  b: x\n  c: {run: y, artifacts_from: [a, b]}\n");
 }
