@@ -110,5 +110,5 @@ fn a_body_that_is_known_must_be_right() {
                 \x20 b: {run: x, timeout_ms: '${{ vars.s }}'}\n  c: {run: x, needs: a, timeout_ms: '${{ tasks.a.outputs.ms }}'}\n";
     let definition = read_text(file, &Numbers).expect("valid as far as it is known");
     let wrong = definition.instantiate_checked(&Map::new(), &Value::Null, &Numbers).expect_err("a text");
-    assert_eq!(wrong.locate(file).to_string(), "5:13: is no number in '${{ vars.s }}'");
+    assert_eq!(wrong.locate(file).to_string(), "5:27: is no number in '${{ vars.s }}'");
 }
