@@ -8,6 +8,7 @@ use agentflow_protocol::api::TaskView;
 use agentflow_protocol::input::{InputError, assemble};
 use agentflow_schema::Blobs;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::answer::{Answered, Failure};
 use crate::state::Master;
@@ -36,7 +37,9 @@ impl Elsewhere {
             add("result", &Value::from(read(blobs, &blob)?).to_string());
         }
         if let Some(blob) = left.and_then(|left| left.outputs) {
-            add("outputs", &read(blobs, &blob)?);
+            // A worker has said that it is JSON; within a larger text it must be.
+            let outputs = RawValue::from_string(read(blobs, &blob)?);
+            add("outputs", outputs.as_ref().map_or("null", |outputs| outputs.get()));
         }
         if !self.input.is_empty() {
             match assemble(&self.input, |blob| read(blobs, blob)) {

@@ -9,7 +9,7 @@ use agentflow_workflow::Rendering;
 use serde_json::Value;
 
 use super::collect::{Collected, leaving};
-use super::table::{Place, Run, value_of};
+use super::table::{Place, Run, is_json, value_of};
 use super::{Ended, NODES_PER_STEP, NewRun, PreparedRun, some_names};
 use crate::batch::{Outcome, OutcomeChange};
 use crate::ids::{RunId, TaskId};
@@ -288,8 +288,8 @@ impl Items {
         let own = value_of(Status::Completed, outcome);
         let Some(collect) = &self.collect else {
             return match own.outputs? {
-                Some(outputs) => Ok(outputs.into()),
-                None => Ok(own.result?.map_or(Value::Null, Value::from).to_string().into()),
+                Some(outputs) if is_json(outputs) => Ok(outputs.into()),
+                _ => Ok(own.result?.map_or(Value::Null, Value::from).to_string().into()),
             };
         };
         let value = self.list.get(item as usize).cloned().unwrap_or_default();

@@ -56,7 +56,7 @@ impl Kept {
 
     /// Its outputs as JSON, as far as they can be read here.
     pub(crate) fn outputs(&self) -> Option<&str> {
-        self.outcome.outputs().ok().flatten()
+        self.outcome.outputs().ok().flatten().filter(|text| is_json(text))
     }
 
     /// As expressions see it.
@@ -95,6 +95,11 @@ pub(crate) fn value_of(status: Status, outcome: &Outcome) -> TaskValue<'_> {
             .map(|text| text.map(without_line_end))
             .map_err(|blob| unread(TaskPart::Result, blob)),
     }
+}
+
+/// Whether a text can stand as it is within a larger one. A worker has said so; nobody has looked.
+pub(crate) fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 fn unread(part: TaskPart, blob: BlobRef) -> String {
