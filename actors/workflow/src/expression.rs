@@ -52,13 +52,15 @@ struct Checked {
     paths: Box<[grammar::Path]>,
     /// For the engine.
     output: Box<str>,
+    shape: grammar::Shape,
 }
 
 impl Checked {
     fn new(source: &str) -> Result<Self, ExpressionError> {
         let parsed = grammar::parse(source)?;
         let output = parsed.output.into();
-        Ok(Self { references: parsed.references, paths: parsed.paths.into(), output })
+        let shape = parsed.shape;
+        Ok(Self { references: parsed.references, paths: parsed.paths.into(), output, shape })
     }
 }
 
@@ -121,6 +123,16 @@ impl Expression {
         ];
         let is_whole = path.root == Root::Tasks && spellings.iter().any(|text| text == self.source());
         is_whole.then_some((name, part))
+    }
+
+    /// What it gives instead of a list, if that is known without evaluating it.
+    #[must_use]
+    pub fn known_scalar(&self) -> Option<&'static str> {
+        match self.checked().ok()?.shape {
+            grammar::Shape::Number => Some("a number"),
+            grammar::Shape::Text => Some("a text"),
+            grammar::Shape::Other => None,
+        }
     }
 
     /// Its value.

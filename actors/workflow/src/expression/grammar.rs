@@ -28,17 +28,26 @@ pub(super) struct Parsed {
     pub(super) references: References,
     /// Every chain of names.
     pub(super) paths: Vec<Path>,
+    /// What is known of the value.
+    pub(super) shape: Shape,
 }
 
 /// What is known of a part's value.
 #[derive(Clone, Copy, PartialEq)]
-enum Shape {
+pub(super) enum Shape {
     /// A number, or the evaluation fails.
     Number,
     /// A text.
     Text,
     /// Anything.
     Other,
+}
+
+impl Shape {
+    /// Whether one is a number and the other a text.
+    fn differs(self, other: Self) -> bool {
+        matches!((self, other), (Self::Number, Self::Text) | (Self::Text, Self::Number))
+    }
 }
 
 struct Grammar<'s> {
@@ -55,7 +64,8 @@ type Outcome<T> = Result<T, ExpressionError>;
 
 /// Reads an expression.
 pub(super) fn parse(source: &str) -> Outcome<Parsed> {
-    let parsed = Parsed { output: String::new(), references: References::default(), paths: Vec::new() };
+    let (references, shape) = (References::default(), Shape::Other);
+    let parsed = Parsed { output: String::new(), references, paths: Vec::new(), shape };
     let lexer = Lexer::new(source);
     let mut grammar = Grammar { source, lexer, token: Token::End, at: 0, depth: 0, parsed };
     if source.len() > limits::EXPRESSION_BYTES {
@@ -66,7 +76,7 @@ pub(super) fn parse(source: &str) -> Outcome<Parsed> {
     if grammar.token == Token::End {
         return Err(grammar.wrong_at(0, "an expression is empty".to_owned(), None));
     }
-    grammar.expression()?;
+    grammar.parsed.shape = grammar.expression()?;
     match grammar.token {
         Token::End => Ok(grammar.parsed),
         Token::Sign("=") => Err(grammar.wrong("'=' is no operator", Some("write =="))),
@@ -183,8 +193,10 @@ impl<'s> Grammar<'s> {
     fn comparison(&mut self) -> Outcome<Shape> {
         let mut shape = self.sum()?;
         loop {
+            let (mut order, at) = (None, self.at);
             match self.token {
                 Token::Sign(sign @ ("==" | "!=" | "<" | "<=" | ">" | ">=")) => {
+                    order = Some(sign).filter(|sign| sign.starts_with(['<', '>']));
                     self.parsed.output.extend([" ", sign, " "]);
                     self.advance()?;
                 }
@@ -197,7 +209,13 @@ impl<'s> Grammar<'s> {
                 }
                 _ => return Ok(shape),
             }
-            self.sum()?;
+            let right = self.sum()?;
+            if let Some(sign) = order.filter(|_| shape.differs(right)) {
+                let detail = format!(
+                    "'{sign}' compares numbers with numbers or texts with texts, not a number with a text"
+                );
+                return Err(self.wrong_at(at, detail, None));
+            }
             shape = Shape::Other;
         }
     }
@@ -207,9 +225,14 @@ impl<'s> Grammar<'s> {
         let mut shape = self.joined()?;
         let mut grows = false;
         while let Token::Sign(sign @ ("+" | "-")) = self.token {
+            let at = self.at;
             self.parsed.output.extend([" ", sign, " "]);
             self.advance()?;
             let right = self.joined()?;
+            if shape.differs(right) || (sign == "-" && (shape == Shape::Text || right == Shape::Text)) {
+                let detail = format!("'{sign}' works on numbers, not on a text");
+                return Err(self.wrong_at(at, detail, (sign == "+").then(|| "join texts with ~".to_owned())));
+            }
             grows |= sign == "+" && shape == Shape::Other && right == Shape::Other;
             let known = sign == "-" || shape == Shape::Number || right == Shape::Number;
             shape = if known { Shape::Number } else { Shape::Other };

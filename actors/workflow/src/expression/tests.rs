@@ -260,3 +260,17 @@ fn a_slice_reads_what_it_is_of() {
     assert_eq!(slice.references().tasks, ["build".into()]);
     refused("tasks.build.outputs.m[1:]", "tasks.build.outputs.m is missing; it has n, version");
 }
+
+#[test]
+fn numbers_and_texts_that_are_known_are_not_mixed() {
+    let order = "'<' compares numbers with numbers or texts with texts, not a number with a text";
+    refused("tasks.build.status < 5", &format!("19: {order}"));
+    refused("loop.iteration + 1 < 'a'", &format!("19: {order}"));
+    refused("tasks.build.status + 1", "19: '+' works on numbers, not on a text (join texts with ~)");
+    refused("run.id + run.name", "7: '+' works on numbers, not on a text (join texts with ~)");
+    refused("self.status - 1", "12: '-' works on numbers, not on a text");
+    check("tasks.build.status < 'd'", json!(true));
+    check("tasks.build.status == 5", json!(false));
+    check("run.id + loop.iteration > 13", json!(true));
+    check("vars.name + 'x'", json!("Adax"));
+}

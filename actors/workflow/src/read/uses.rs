@@ -157,6 +157,11 @@ impl Reader<'_> {
             }
             Tree::String(text) => {
                 let expression = self.single(text, at, "the list")?;
+                if let Some(what) = expression.known_scalar() {
+                    let message = format!("a list is expected; the expression gives {what}");
+                    self.wrong.hinted(at, message, "give it outputs that are a list");
+                    return None;
+                }
                 self.references(file, here, distant, expression.references(), text, at, allowed);
                 Some(Value::String(text.trim().to_owned()))
             }

@@ -182,7 +182,12 @@ impl<'s> Grammar<'s> {
             (Root::Vars, Some(name)) => references.add_var(name),
             _ => {}
         }
-        let shape = if path.root == Root::Index { Shape::Number } else { Shape::Other };
+        let keys: Vec<&str> = path.keys.iter().map(|key| &**key).collect();
+        let shape = match (path.root, keys.as_slice()) {
+            (Root::Index, []) | (Root::Loop, ["iteration"]) | (Root::Run, ["id"]) => Shape::Number,
+            (Root::Tasks, [_, "status"]) | (Root::Own, ["status"]) | (Root::Run, ["name"]) => Shape::Text,
+            _ => Shape::Other,
+        };
         self.parsed.paths.push(path);
         shape
     }

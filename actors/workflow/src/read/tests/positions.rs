@@ -384,3 +384,16 @@ fn files() {
     );
     read("version: 1\nmode: sequential\ntasks:\n  a: x\n  b: x\n  c: {run: y, artifacts_from: [a, b]}\n");
 }
+
+#[test]
+fn what_is_known_to_be_no_list() {
+    let foreach = |list: &str| format!("  a: x\n  b: {{run: y, needs: a, foreach: '${{{{ {list} }}}}'}}\n");
+    for (list, what) in
+        [("tasks.a.status", "a text"), ("run.id + 1", "a number"), ("tasks.a.outputs.n | length", "a number")]
+    {
+        let expect = format!(
+            "4:34: a list is expected; the expression gives {what} (give it outputs that are a list)"
+        );
+        refused_tasks(&foreach(list), &[&expect]);
+    }
+}
