@@ -20,6 +20,9 @@ const TAIL_LINES: usize = 20;
 /// Characters of a title in a table on a terminal.
 const TITLE_CHARS: usize = 60;
 
+/// Bytes of a value that a terminal shows, about a screen: a result may have 64 MiB.
+const VALUE_BYTES: usize = 4_000;
+
 /// How to print.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
@@ -208,15 +211,21 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
-    /// Names and values, one a line.
+    /// Names and values, one a line; on a terminal of a long value its beginning.
     pub(crate) fn fields(self, fields: &[(&str, String)]) -> Result<(), Error> {
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         for (name, value) in fields {
-            let mut lines = value.lines();
+            let shown = if self.terminal { beginning(value) } else { value };
+            let mut lines = shown.lines();
             let first = printable(lines.next().unwrap_or_default());
+            let name = printable(name);
             self.line(format_args!("{}  {first}", self.paint(Paint::Faint, format!("{name:<width$}"))))?;
             for line in lines {
                 self.line(format_args!("{:<width$}  {}", "", printable(line)))?;
+            }
+            if shown.len() < value.len() {
+                let rest = format!("… {} bytes in all: --json shows them", value.len());
+                self.line(format_args!("{:<width$}  {}", "", self.paint(Paint::Faint, rest)))?;
             }
         }
         Ok(())
@@ -240,6 +249,11 @@ impl Output {
 fn is_plain() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// As much of a value as a screen holds, whole characters.
+fn beginning(value: &str) -> &str {
+    &value[..value.floor_char_boundary(VALUE_BYTES)]
 }
 
 /// The text without control characters: a title must not move the cursor of who lists it.
@@ -276,6 +290,14 @@ mod tests {
         assert_eq!(lines.len(), TAIL_LINES + 1);
         assert_eq!(lines[0], "    | … 10 lines above");
         assert_eq!(lines[1], "    | line 10[31m");
+    }
+
+    #[test]
+    fn a_long_value_is_cut_between_characters() {
+        assert_eq!(beginning("short"), "short");
+        assert_eq!(beginning(&"x".repeat(VALUE_BYTES)).len(), VALUE_BYTES);
+        let cut = beginning(&format!("x{}", "é".repeat(VALUE_BYTES))).to_owned();
+        assert_eq!(cut.len(), VALUE_BYTES - 1, "the last character does not fit");
     }
 
     #[test]

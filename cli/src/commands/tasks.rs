@@ -178,7 +178,7 @@ fn show_relations(relations: &Relations, output: Output) -> Result<(), Error> {
 }
 
 /// What a task says of itself, in the order in which people ask.
-fn fields(view: &TaskView) -> Vec<(&'static str, String)> {
+fn fields(view: &TaskView) -> Vec<(&str, String)> {
     let mut fields = vec![("id", view.id.to_string()), ("title", view.title.clone())];
     let status =
         if view.cancelling { format!("{} (being stopped)", view.status) } else { view.status.to_string() };
@@ -203,41 +203,12 @@ fn fields(view: &TaskView) -> Vec<(&'static str, String)> {
     fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     for (name, value) in &view.spec {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        // Names of the specification are the contract's; those of the list above are shared.
-        fields.push((spec_name(name), text));
+        fields.push((name, text));
     }
     if let Some(result) = view.result.as_ref().filter(|result| !result.is_empty()) {
         fields.push(("result", result.clone()));
     }
     fields
-}
-
-fn spec_name(name: &str) -> &'static str {
-    const NAMES: [&str; 22] = [
-        "kind",
-        "command",
-        "argv",
-        "path",
-        "args",
-        "name",
-        "input",
-        "description",
-        "labels",
-        "resources",
-        "retry",
-        "queue_timeout_ms",
-        "timeout_ms",
-        "idle_timeout_ms",
-        "cancel_grace_ms",
-        "env",
-        "workdir",
-        "on_disconnect",
-        "sandbox",
-        "not_before",
-        "idempotency_key",
-        "network",
-    ];
-    NAMES.into_iter().find(|known| *known == name).unwrap_or("also")
 }
 
 pub(super) fn why(task: &OneTask, client: &Client, output: Output) -> Result<u8, Error> {
