@@ -5,7 +5,7 @@ use agentflow_protocol::Problem;
 use agentflow_protocol::problem::FieldError;
 use agentflow_protocol::workflow::WorkflowTasks;
 use agentflow_workflow::{
-    Definition, Diagnostic, Diagnostics, Rendering, Scope, Tree, read_text, read_value,
+    Definition, Diagnostic, Diagnostics, Rendering, Scope, Tree, read_text, read_tree, read_value,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -69,7 +69,7 @@ impl Given {
 }
 
 fn read_value_of(path: &str) -> Result<Value, Error> {
-    let tree = document::read(&input::read_text(path)?);
+    let tree = read_tree(&input::read_text(path)?);
     tree.map(|tree| tree.to_value()).map_err(|error| Error::Wrong(format!("{path}:{error}")))
 }
 
@@ -155,14 +155,8 @@ impl WorkflowFile {
     }
 
     fn with_defaults(&self, defaults: &[(Box<str>, Tree)]) -> Result<Tree, Error> {
-        let definition = self.definition().map_err(|wrong| self.wrong(&wrong))?;
-        let mut tree =
-            document::read(&self.text).map_err(|error| Error::Wrong(format!("{}:{error}", self.name)))?;
-        if read_value(&tree, &WorkflowTasks).as_ref() != Ok(&definition) {
-            let what = "it is written in a way that cannot be changed on the way to the master";
-            let next = "write it as JSON, or run it at a master without flags for its tasks";
-            return Err(Error::Wrong(format!("{}: {what}; {next}", self.name)));
-        }
+        self.definition().map_err(|wrong| self.wrong(&wrong))?;
+        let mut tree = read_tree(&self.text).map_err(|wrong| self.wrong(&wrong.into()))?;
         document::put_defaults(&mut tree, defaults);
         Ok(tree)
     }

@@ -34,7 +34,7 @@ pub use definition::{BrokenDefinition, Definition, Edge, Mode, Node, On, Success
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use expression::{EvaluationError, Expression, ExpressionError, References, Root, Roots, TaskPart};
 pub use extra::{Approval, Child, Extra, Repeat};
-pub use read::{CheckTask, read_text, read_value};
+pub use read::{CheckTask, KEYS, read_text, read_tree, read_value};
 pub use rendering::Rendering;
 pub use scope::{Scope, TaskValue, TaskView};
 pub use tree::Tree;

@@ -27,6 +27,7 @@ mod uses;
 mod yaml;
 
 use collector::Wrong;
+pub use keys::FILE as KEYS;
 
 /// Checks a task's body as it would be checked when it is posted.
 pub trait CheckTask {
@@ -97,22 +98,30 @@ fn diagnostics(wrong: Vec<Wrong>, more: usize, found: &[Option<(u32, u32)>]) -> 
     diagnostics
 }
 
-/// Reads the text as a document.
+/// Reads the text as a document, if it is no larger than a file may be.
 fn parse(text: &str) -> Result<Tree, Diagnostics> {
     if text.len() > limits::FILE_BYTES {
         let message = format!("the file is larger than {} MiB", limits::FILE_BYTES >> 20);
         return Err(Diagnostic::new("", message).into());
     }
+    read_tree(text).map_err(Diagnostics::from)
+}
+
+/// Reads any document in YAML or JSON, as workflow files are read: the core schema, anchors that do not
+/// explode, merge keys. As large as the caller allows.
+///
+/// # Errors
+/// What is wrong, with line and column.
+pub fn read_tree(text: &str) -> Result<Tree, Diagnostic> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.trim_start().starts_with('{') {
-        let error = match serde_json::from_str(text) {
-            Ok(tree) => return Ok(tree),
-            Err(error) => error,
-        };
-        // A map of YAML may begin with a brace too.
-        return yaml::parse(text).map_err(|_| broken_json(&error).into());
+    let begin = text.trim_start();
+    if !begin.starts_with(['{', '[']) {
+        return yaml::parse(text);
     }
-    yaml::parse(text).map_err(Diagnostics::from)
+    serde_json::from_str(text).or_else(|error| {
+        // YAML may begin with a brace or a bracket too.
+        yaml::parse(text).map_err(|wrong| if begin.starts_with('{') { broken_json(&error) } else { wrong })
+    })
 }
 
 fn broken_json(error: &serde_json::Error) -> Diagnostic {

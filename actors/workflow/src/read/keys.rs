@@ -1,7 +1,7 @@
 //! The keys of workflow files.
 
 /// Keys of a workflow.
-pub(super) const FILE: [&str; 10] = [
+pub const FILE: [&str; 10] = [
     "version",
     "name",
     "mode",

@@ -162,3 +162,12 @@ fn an_item_is_one_task() {
         ],
     );
 }
+
+#[test]
+fn any_document_is_read() {
+    let value = |text| read_tree(text).map(|tree| tree.to_value()).map_err(|wrong| wrong.to_string());
+    assert_eq!(value("\u{feff}[1, {\"a\": \"x\"}]"), Ok(json!([1, {"a": "x"}])));
+    assert_eq!(value("[a, b: 1]"), Ok(json!(["a", {"b": 1}])));
+    assert!(value("[1, ").expect_err("open").contains("no YAML"));
+    assert!(value("{\"a\": ").expect_err("open").contains("no JSON"));
+}
