@@ -19,6 +19,7 @@ mod run_views;
 mod runs;
 mod schedules;
 mod service;
+mod settled;
 mod sse;
 mod stats;
 mod submit;

@@ -1,11 +1,9 @@
 //! Runs of workflows: begun, read, and controlled.
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
-use agentflow_actors::WaitSettled;
 use agentflow_core::event::Subject;
 use agentflow_core::ids::RunId;
 use agentflow_core::kernel::{Again, Answer, NewRun, PreparedRun, Request, RunAction, RunWhy};
@@ -24,7 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::answer::{Answered, Failure, ok};
-use super::{read, run_views, submit, tasks, views};
+use super::{read, run_views, settled, submit, tasks, views};
 use crate::state::Master;
 
 /// Runs on a page unless the client says otherwise.
@@ -167,23 +165,10 @@ pub(crate) struct GetQuery {
 pub(crate) async fn get(master: web::Data<Master>, request: HttpRequest, id: web::Path<String>) -> Answered {
     let query: GetQuery = read::query(&request)?;
     let id = run_id(&id)?;
-    let deadline = Instant::now() + read::wait(query.wait_ms);
-    let listener = master.stopping.listen();
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // Asked before the row is read: what ends in between is not missed.
-        let settled = (!left.is_zero()).then(|| master.handles.events.send(WaitSettled(Subject::Run(id))));
-        let record = record(&master, id).await?;
-        match settled {
-            Some(settled) if !record.row.state.status.is_settled() => {
-                match listener.unless(actix_rt::time::timeout(left, settled)).await {
-                    None | Some(Ok(Err(_))) => return Err(Failure::stopping()),
-                    Some(Ok(Ok(())) | Err(_)) => {}
-                }
-            }
-            _ => return ok(&full(&master, record).await?),
-        }
-    }
+    let read = async || record(&master, id).await;
+    let is_settled = |record: &RunRecord| record.row.state.status.is_settled();
+    let record = settled::wait(&master, Subject::Run(id), query.wait_ms, read, is_settled).await?;
+    ok(&full(&master, record).await?)
 }
 
 /// The nodes, what comes before what, the levels, and a Mermaid flowchart.

@@ -1,9 +1,7 @@
 //! Reading and changing single tasks, and listing them.
 
-use std::time::Instant;
-
 use actix_web::{HttpRequest, web};
-use agentflow_actors::{GetProgress, WaitSettled};
+use agentflow_actors::GetProgress;
 use agentflow_core::event::Subject;
 use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::kernel::{Again, Answer, Request};
@@ -18,7 +16,7 @@ use serde::Deserialize;
 
 use super::answer::{Answered, Failure, ok};
 use super::large::Elsewhere;
-use super::{large, read, run_views, runs, views};
+use super::{large, read, run_views, runs, settled, views};
 use crate::state::Master;
 
 /// Tasks on a page unless the client says otherwise.
@@ -122,24 +120,10 @@ async fn page(master: &Master, query: ListQuery) -> Answered {
 pub(crate) async fn get(master: web::Data<Master>, request: HttpRequest, id: web::Path<String>) -> Answered {
     let query: GetQuery = read::query(&request)?;
     let id = read::task_id(&id)?;
-    let deadline = Instant::now() + read::wait(query.wait_ms);
-    let listener = master.stopping.listen();
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // Asked before the row is read: what settles in between is not missed.
-        let settled = (!left.is_zero()).then(|| master.handles.events.send(WaitSettled(Subject::Task(id))));
-        let record = record(&master, id).await?;
-        match settled {
-            Some(settled) if !record.state.status.is_settled() => {
-                let waited = actix_rt::time::timeout(left, settled);
-                match listener.unless(waited).await {
-                    None | Some(Ok(Err(_))) => return Err(Failure::stopping()),
-                    Some(Ok(Ok(())) | Err(_)) => {}
-                }
-            }
-            _ => return large::ok(&master, with_progress(&master, record).await?).await,
-        }
-    }
+    let read = async || record(&master, id).await;
+    let is_settled = |record: &TaskRecord| record.state.status.is_settled();
+    let record = settled::wait(&master, Subject::Task(id), query.wait_ms, read, is_settled).await?;
+    large::ok(&master, with_progress(&master, record).await?).await
 }
 
 /// A running attempt's progress is in no row: its conversation knows it.
