@@ -440,14 +440,16 @@ pub(crate) struct Events {
     pub(crate) limit: usize,
 }
 
+/// The arguments after the program's name, as the tests write them.
+#[cfg(test)]
+fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(std::iter::once("agentflow").chain(words.iter().copied()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
-
-    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(std::iter::once("agentflow").chain(words.iter().copied()))
-    }
 
     #[test]
     fn the_definition_is_sound() {

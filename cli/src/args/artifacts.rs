@@ -52,14 +52,11 @@ pub(crate) struct Download {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
-    use super::super::{Arguments, Command};
+    use super::super::Command;
     use super::*;
 
     fn parse(words: &[&str]) -> Option<ArtifactsAct> {
-        let words = ["agentflow", "artifacts"].iter().chain(words);
-        match Arguments::try_parse_from(words).ok()?.command {
+        match super::super::parse(&[&["artifacts"], words].concat()).ok()?.command {
             Command::Artifacts { act } => Some(act),
             _ => None,
         }

@@ -77,14 +77,11 @@ impl From<Missed> for CatchUp {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
-    use super::super::{Arguments, Command};
+    use super::super::Command;
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Command, clap::Error> {
-        let words = std::iter::once("agentflow").chain(words.iter().copied());
-        Arguments::try_parse_from(words).map(|arguments| arguments.command)
+        super::super::parse(words).map(|arguments| arguments.command)
     }
 
     #[test]
