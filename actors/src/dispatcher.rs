@@ -92,6 +92,7 @@ fn ends_an_attempt(happening: &Happening) -> bool {
             | Happening::TaskRetrying { .. }
             | Happening::TaskLost { .. }
             | Happening::TaskReturned { .. }
+            | Happening::TaskSuperseded { .. }
             | Happening::TaskRepeating { .. }
     )
 }

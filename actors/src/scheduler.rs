@@ -163,6 +163,9 @@ impl Scheduler {
                     self.tell(session, ToSession::Refuse { reason });
                     self.forget(session);
                 }
+                Effect::Answers { session, answers } => {
+                    self.tell(session, ToSession::Answers { answers });
+                }
                 Effect::Cancel { session, keys } => {
                     self.hand_over(&mut work, session);
                     self.tell(session, ToSession::Cancel { keys });

@@ -13,10 +13,13 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, WrapFuture,
 };
 use agentflow_core::attempt::{AttemptKey, Report};
+use agentflow_core::checkpoint::{Ask, Given};
 use agentflow_core::ids::{Epoch, SessionEpoch, SpecHash};
 use agentflow_core::kernel::{Assigned, Input};
 use agentflow_core::limits;
-use agentflow_protocol::worker::{Assign, Assignment, FromWorker, ToWorker, Welcome};
+use agentflow_core::rejection::Rejection;
+use agentflow_protocol::Problem;
+use agentflow_protocol::worker::{AskAnswer, Assign, Assignment, FromWorker, ToWorker, Welcome};
 use agentflow_schema::Blobs;
 use rustc_hash::FxHashMap;
 use serde_json::value::RawValue;
@@ -30,7 +33,7 @@ use crate::values;
 const ASSIGN_BYTES: usize = limits::FRAME_BYTES - limits::SPEC_BYTES - 4_096;
 
 /// Bytes of one assignment in JSON.
-const ASSIGNMENT_BYTES: usize = 144;
+const ASSIGNMENT_BYTES: usize = 192;
 
 /// A frame that came in over the worker's socket.
 #[derive(Message, Debug)]
@@ -63,6 +66,7 @@ pub(crate) enum ToSession {
     Refuse { reason: String },
     Assign { tasks: Vec<Assigned> },
     Ack { up_to: u64 },
+    Answers { answers: Vec<(u64, Result<Given, Rejection>)> },
     Cancel { keys: Vec<AttemptKey> },
     Drop { keys: Vec<AttemptKey> },
     Return { keys: Vec<AttemptKey> },
@@ -100,19 +104,53 @@ impl WorkerSession {
         let read = actix_rt::task::spawn_blocking(move || {
             values::read_reports(&blobs, &mut reports).map(|()| reports)
         });
-        context.wait(read.into_actor(self).map(|read, session, _| {
-            let failed = match read {
-                Ok(Ok(reports)) => {
-                    let session_epoch = session.session;
-                    return session.scheduler.step(Input::Reports { session: session_epoch, reports });
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
-            };
-            // The worker comes again and says it again.
-            log::error!("session {}: what a report names cannot be read: {failed}", session.session);
-            session.door.do_send(ToDoor::Close { reason: "the master cannot read what was left".to_owned() });
+        context.wait(read.into_actor(self).map(|read, session, _| match read {
+            Ok(Ok(reports)) => {
+                let session_epoch = session.session;
+                session.scheduler.step(Input::Reports { session: session_epoch, reports });
+            }
+            Ok(Err(error)) => session.give_up(&error),
+            Err(error) => session.give_up(&error),
         }));
+    }
+
+    /// Has what attempts ask decided, and the bytes that they say are kept looked for: on a thread that
+    /// may wait, if there are any.
+    fn hear(&self, asks: Vec<Ask>, context: &mut Context<Self>) {
+        let session = self.session;
+        if !asks.iter().any(|ask| values::named_by(ask).is_some()) {
+            return self.scheduler.step(Input::Asks { session, asks });
+        }
+        let blobs = self.blobs.clone();
+        let look = actix_rt::task::spawn_blocking(move || values::without_missing(&blobs, asks));
+        // Nothing is waited for: an attempt that asks for two things at once does not say in which order.
+        context.spawn(look.into_actor(self).map(|looked, session, _| match looked {
+            Ok(Ok((asks, missing))) => {
+                session.answer(missing);
+                if !asks.is_empty() {
+                    session.scheduler.step(Input::Asks { session: session.session, asks });
+                }
+            }
+            Ok(Err(error)) => session.give_up(&error),
+            Err(error) => session.give_up(&error),
+        }));
+    }
+
+    fn answer(&self, answers: Vec<(u64, Result<Given, Rejection>)>) {
+        if answers.is_empty() {
+            return;
+        }
+        let answers = answers.into_iter().map(|(no, answer)| match answer {
+            Ok(given) => AskAnswer { no, given: Some(given), problem: None },
+            Err(rejection) => AskAnswer { no, given: None, problem: Some(Problem::of(&rejection)) },
+        });
+        self.send(ToWorker::Answers { answers: answers.collect() });
+    }
+
+    /// The worker comes again and says it again.
+    fn give_up(&self, error: &dyn std::fmt::Display) {
+        log::error!("session {}: what a worker says is kept cannot be read: {error}", self.session);
+        self.door.do_send(ToDoor::Close { reason: "the master cannot read what was left".to_owned() });
     }
 
     fn assign(&self, tasks: &[Assigned]) {
@@ -153,7 +191,14 @@ fn frames(epoch: Epoch, tasks: &[Assigned]) -> Vec<Assign> {
             }
         };
         bytes += ASSIGNMENT_BYTES;
-        frame.tasks.push(Assignment { key: assigned.key, spec, rank: assigned.rank, run: assigned.run });
+        frame.tasks.push(Assignment {
+            key: assigned.key,
+            spec,
+            rank: assigned.rank,
+            run: assigned.run,
+            checkpoint: assigned.checkpoint,
+            memory: assigned.remembers,
+        });
     }
     if !frame.tasks.is_empty() {
         frames.push(frame);
@@ -179,6 +224,7 @@ impl Handler<FromDoor> for WorkerSession {
                 self.read_first(reports, context);
             }
             FromWorker::Reports { reports } => self.scheduler.step(Input::Reports { session, reports }),
+            FromWorker::Asks { asks } => self.hear(asks, context),
             FromWorker::Progress { key, percent, message } => {
                 task::progress(&self.scheduler, Progress { key, percent, message });
             }
@@ -220,6 +266,7 @@ impl Handler<ToSession> for WorkerSession {
             }
             ToSession::Assign { tasks } => self.assign(&tasks),
             ToSession::Ack { up_to } => self.send(ToWorker::Ack { up_to }),
+            ToSession::Answers { answers } => self.answer(answers),
             ToSession::Cancel { keys } => self.send(ToWorker::Cancel { keys }),
             ToSession::Drop { keys } => self.send(ToWorker::Drop { keys }),
             ToSession::Return { keys } => self.send(ToWorker::Return { keys }),
@@ -239,7 +286,8 @@ mod tests {
 
     fn assigned(task: u64, spec: u8, body: &str) -> Assigned {
         let key = AttemptKey { task: TaskId(task), attempt: Attempt(1), fence: Fence(1) };
-        Assigned { key, spec: SpecHash([spec; 16]), body: body.into(), rank: 0, run: None }
+        let spec = SpecHash([spec; 16]);
+        Assigned { key, spec, body: body.into(), rank: 0, run: None, checkpoint: None, remembers: false }
     }
 
     #[test]

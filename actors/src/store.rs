@@ -245,12 +245,14 @@ impl Store {
         for row in self.writer.load_live_successors(asked)? {
             successors.entry(row.predecessor).or_default().push(row);
         }
+        let mut saved = self.writer.load_saved(asked)?;
         let mut tasks = Vec::with_capacity(rows.len());
         for (row, body) in rows {
             match PreparedSpec::read(row.spec, body) {
                 Ok(spec) => {
                     let successors = successors.remove(&row.id).unwrap_or_default();
-                    tasks.push(LoadedTask { row, spec: Arc::new(spec), successors });
+                    let saved = saved.remove(&row.id).unwrap_or_default();
+                    tasks.push(LoadedTask { row, spec: Arc::new(spec), successors, saved });
                 }
                 Err(error) => log::error!("task {}: its specification is unreadable: {error}", row.id),
             }
@@ -280,7 +282,8 @@ impl Store {
                 values::read(&self.blobs, left, &mut budget)?;
             }
         }
-        Ok(Some(LoadedRun { saved, tasks }))
+        let memory = self.writer.load_run_memory(run)?;
+        Ok(Some(LoadedRun { saved, tasks, memory }))
     }
 }
 

@@ -135,6 +135,7 @@ impl MasterSystem {
             }
         }
         let plan = RecoveryPlan::new(recovered.tasks, recovered.specs, recovered.workers)?
+            .with_saved(recovered.saved, recovered.memories)
             .with_ties(runs, recovered.relations)
             .with_key_limits(recovered.key_limits)
             .with_schedules(recovered.schedules.into_iter().map(schedule::saved).collect());

@@ -6,13 +6,48 @@
 
 use agentflow_core::attempt::{End, Finished, Report, ReportBody};
 use agentflow_core::blob::{BlobRef, Left};
+use agentflow_core::checkpoint::{Ask, AskBody, Content, Given};
 use agentflow_core::limits;
+use agentflow_core::rejection::Rejection;
 use agentflow_core::spec::RetryOn;
 use agentflow_schema::{Blobs, Error};
 
 /// Whether the report of an attempt names blobs.
 pub(crate) fn has_left(report: &Report) -> bool {
     left_of(report).is_some()
+}
+
+/// The blob that a checkpoint names.
+pub(crate) fn named_by(ask: &Ask) -> Option<BlobRef> {
+    match &ask.body {
+        AskBody::Checkpoint(checkpoint) => match checkpoint.content {
+            Content::Blob(blob) => Some(blob),
+            Content::Data(_) => None,
+        },
+        AskBody::Remember { .. } | AskBody::Forget { .. } => None,
+    }
+}
+
+/// What cannot be done, by its number.
+type Refused = Vec<(u64, Result<Given, Rejection>)>;
+
+/// Takes out what names bytes that are not kept.
+pub(crate) fn without_missing(blobs: &Blobs, asks: Vec<Ask>) -> Result<(Vec<Ask>, Refused), Error> {
+    let (mut there, mut missing) = (Vec::with_capacity(asks.len()), Vec::new());
+    for ask in asks {
+        match named_by(&ask) {
+            Some(blob) if !is_kept(blobs, &blob)? => {
+                let text = format!("the master does not have the {} bytes {}", blob.bytes, blob.sha256);
+                missing.push((ask.no, Err(Rejection::Malformed(text))));
+            }
+            _ => there.push(ask),
+        }
+    }
+    Ok((there, missing))
+}
+
+fn is_kept(blobs: &Blobs, blob: &BlobRef) -> Result<bool, Error> {
+    Ok(blobs.open_blob(&blob.sha256)?.is_some_and(|found| found.size() == blob.bytes))
 }
 
 fn left_of(report: &Report) -> Option<&Left> {
@@ -40,9 +75,8 @@ pub(crate) fn read_reports(blobs: &Blobs, reports: &mut [Report]) -> Result<(), 
 
 fn missing(blobs: &Blobs, left: &Left) -> Result<Option<BlobRef>, Error> {
     for blob in left.blobs() {
-        match blobs.open_blob(&blob.sha256)? {
-            Some(found) if found.size() == blob.bytes => {}
-            _ => return Ok(Some(blob)),
+        if !is_kept(blobs, &blob)? {
+            return Ok(Some(blob));
         }
     }
     Ok(None)

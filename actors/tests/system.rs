@@ -12,7 +12,7 @@ use agentflow_core::batch::Outcome;
 use agentflow_core::event::Subject;
 use agentflow_core::ids::{BootId, Seq, TaskId};
 use agentflow_core::kernel::{Answer, NewTask, PreparedSpec, Request};
-use agentflow_core::spec::{Payload, Resources, Spec};
+use agentflow_core::spec::{ContinueFrom, Payload, Resources, Spec};
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
 use agentflow_protocol::worker::{FromWorker, ToWorker};
@@ -183,7 +183,7 @@ async fn a_settled_task_is_run_again() {
     let work = worker.work().await;
     worker.finish(&work);
     worker.acked().await;
-    let retry = Ask(Request::Retry { tasks: vec![TaskId(1)] });
+    let retry = Ask(Request::Retry { tasks: vec![TaskId(1)], continue_from: ContinueFrom::Checkpoint });
     let answer = handles.dispatcher.send(retry).await.expect("alive");
     assert!(matches!(answer, Ok(Answer::Changed { changed: 1, .. })), "{answer:?}");
     assert_eq!(worker.work().await[0].attempt.0, 2);

@@ -11,13 +11,17 @@ use clap::{Args, Parser, Subcommand};
 
 mod artifacts;
 mod keys;
+mod saved;
 mod schedules;
+mod submit;
 mod values;
 mod workflows;
 
 pub(crate) use artifacts::{ArtifactsAct, Download, GetArtifact, Whose};
 pub(crate) use keys::{KeysAct, SetKey};
+pub(crate) use saved::{CheckpointAct, Forget, Progress, Recall, Remember, Save, Upgrade, WhoseMemory};
 pub(crate) use schedules::{SchedulesAct, SetSchedule};
+pub(crate) use submit::{Submit, TaskFlags, WaitFlags};
 use values::{duration, key_value, priority, run_id, subject, task_id};
 pub(crate) use workflows::{
     Graph, GraphFormat, Plan, Reject, Relate, Rerun, Run, RunAct, Runs, SomeRuns, SomeTasks, Validate,
@@ -110,6 +114,24 @@ pub(crate) enum Command {
         #[command(subcommand)]
         act: ArtifactsAct,
     },
+    /// Save the state of tasks, and have them go on from there
+    #[command(visible_alias = "checkpoints")]
+    Checkpoint {
+        #[command(subcommand)]
+        act: CheckpointAct,
+    },
+    /// Have a task or run keep something in mind for a while
+    Remember(Remember),
+    /// Print what a task or run remembers
+    Recall(Recall),
+    /// Have a task or run forget something
+    Forget(Forget),
+    /// Say how far a task is: inside it
+    Progress(Progress),
+    /// Give a task another version
+    Upgrade(Box<Upgrade>),
+    /// Show the versions of a task, and what each changed
+    Versions(OneTask),
     /// List tasks
     #[command(visible_alias = "ls")]
     List(List),
@@ -123,8 +145,8 @@ pub(crate) enum Command {
     Why(OneTask),
     /// Stop tasks
     Cancel(Choice),
-    /// Run settled tasks again
-    Retry(Choice),
+    /// Run settled tasks again, from their newest checkpoints
+    Retry(Retry),
     /// Change the priority or group of waiting tasks
     Update(Update),
     /// Wait until tasks are settled
@@ -172,132 +194,6 @@ pub(crate) struct Up {
     /// The worker's id
     #[arg(long, value_name = "ID", default_value = "local", env = "AGENTFLOW_WORKER_ID")]
     pub(crate) id: String,
-}
-
-/// The fields of a task that can be given on the command line. With a file they stand in for
-/// what it leaves out.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Task")]
-pub(crate) struct TaskFlags {
-    /// Which workers may take it [default: default]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) group: Option<String>,
-    /// 0 to 100, or low, normal, high, critical
-    #[arg(long, value_name = "N", value_parser = priority)]
-    pub(crate) priority: Option<Priority>,
-    /// A label that the worker must have; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub(crate) labels: Vec<(String, String)>,
-    /// Retries after the first attempt
-    #[arg(long, value_name = "N")]
-    pub(crate) retry: Option<u32>,
-    /// Wait before the first retry; each further one is twice as long [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) backoff: Option<Duration>,
-    /// Stop an attempt that prints nothing for so long
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) idle_timeout: Option<Duration>,
-    /// Fail when no worker has begun for so long
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) queue_timeout: Option<Duration>,
-    /// Time between TERM and KILL when it is stopped [default: 5s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) cancel_grace: Option<Duration>,
-    /// Added to the environment; may be repeated
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub(crate) env: Vec<(String, String)>,
-    /// Where it starts, on the worker
-    #[arg(long, value_name = "DIR")]
-    pub(crate) workdir: Option<String>,
-    /// Keep this file, pattern or directory once it has ended; may be repeated
-    #[arg(long = "artifact", value_name = "PATH")]
-    pub(crate) artifacts: Vec<String>,
-    /// Tasks whose files it finds in AGENTFLOW_ARTIFACTS
-    #[arg(long, value_name = "ID", value_parser = task_id, num_args = 1.., value_delimiter = ',')]
-    pub(crate) artifacts_from: Vec<TaskId>,
-    /// Cores that it occupies
-    #[arg(long, value_name = "N")]
-    pub(crate) cpus: Option<f64>,
-    /// Memory that it occupies
-    #[arg(long, value_name = "MIB")]
-    pub(crate) memory_mb: Option<u64>,
-    /// What happens when the worker loses the master: keep (default) or stop
-    #[arg(long, value_name = "WHAT", value_parser = ["keep", "stop"])]
-    pub(crate) on_disconnect: Option<String>,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    override_usage = "agentflow submit [OPTIONS] -- PROGRAM [ARG]…\n       agentflow submit [OPTIONS] --shell LINE\n       agentflow submit [OPTIONS] --file FILE"
-)]
-#[command(group = clap::ArgGroup::new("work").required(true).args(["argv", "shell", "file", "script", "handler", "kind"]))]
-pub(crate) struct Submit {
-    /// A program and its arguments, after `--`
-    #[arg(last = true, value_name = "ARGV")]
-    pub(crate) argv: Vec<String>,
-    /// A line for /bin/sh
-    #[arg(long, value_name = "LINE")]
-    pub(crate) shell: Option<String>,
-    /// A script file on the worker
-    #[arg(long, value_name = "PATH")]
-    pub(crate) script: Option<String>,
-    /// A handler of the worker
-    #[arg(long, value_name = "NAME")]
-    pub(crate) handler: Option<String>,
-    /// What it works on, JSON: the file AGENTFLOW_INPUT, or a handler's line
-    #[arg(long, value_name = "JSON", conflicts_with = "file")]
-    pub(crate) input: Option<String>,
-    /// A kind without a payload: noop
-    #[arg(long, value_name = "KIND", value_parser = ["noop"])]
-    pub(crate) kind: Option<String>,
-    /// A file with a task, a list of tasks or {"tasks": […]}; - is standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<String>,
-    /// How many of this task
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) count: u32,
-    /// One line for people
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) title: Option<String>,
-    /// Free text
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) description: Option<String>,
-    /// Stop an attempt after so long
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Not before this time, such as 2026-11-22T17:00:00Z
-    #[arg(long, value_name = "TIME")]
-    pub(crate) not_before: Option<String>,
-    /// The same key with the same task makes nothing new
-    #[arg(long, value_name = "KEY")]
-    pub(crate) idempotency_key: Option<String>,
-    /// Tasks that must complete first
-    #[arg(long, value_name = "ID", value_parser = task_id, num_args = 1.., value_delimiter = ',')]
-    pub(crate) needs: Vec<TaskId>,
-    /// Keep it blocked until `agentflow release`
-    #[arg(long)]
-    pub(crate) hold: bool,
-    #[command(flatten)]
-    pub(crate) task: TaskFlags,
-    #[command(flatten)]
-    pub(crate) wait: WaitFlags,
-    /// Wait until it is settled
-    #[arg(long = "wait")]
-    pub(crate) wait_for_it: bool,
-    /// Give up waiting after so long (exit code 124)
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) wait_timeout: Option<Duration>,
-}
-
-/// How the end of the work is told.
-#[derive(Clone, Copy, Debug, Default, Args)]
-pub(crate) struct WaitFlags {
-    /// Print the output of every task, not only of those that failed
-    #[arg(long)]
-    pub(crate) logs: bool,
-    /// End with the exit code of the first task that failed
-    #[arg(long)]
-    pub(crate) exit_code: bool,
 }
 
 /// Which tasks, by what they have in common.
@@ -389,6 +285,15 @@ pub(crate) struct Choice {
     /// Every task that this can be done to
     #[arg(long, conflicts_with = "ids")]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    /// Begin at the beginning, not at the newest checkpoint
+    #[arg(long, requires = "ids")]
+    pub(crate) from_beginning: bool,
 }
 
 #[derive(Debug, Args)]

@@ -23,8 +23,9 @@ use crate::error::Error;
 mod query;
 mod random;
 
-use query::decode;
-pub(crate) use query::{encode, with_query};
+use agentflow_protocol::percent::decode;
+pub(crate) use agentflow_protocol::percent::encode;
+pub(crate) use query::with_query;
 pub(crate) use random::random_hex;
 use random::random_share;
 
@@ -177,6 +178,13 @@ impl Client {
         self.bare(Method::DELETE, path, Again::Never, ANSWER_TIMEOUT)
     }
 
+    /// Takes something away; that it is not there any more is as well.
+    pub(crate) fn remove(&self, path: &str) -> Result<(), Error> {
+        let (accept, body, timeout) = ("application/json", Vec::new(), Some(ANSWER_TIMEOUT));
+        let (method, key, again) = (Method::DELETE, None, Again::Safe);
+        self.send(&Call { method, path, accept, body, key, again, timeout }).map(drop)
+    }
+
     /// Opens a stream of that media type.
     pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<impl Read + use<>, Error> {
         let response = self.open(path, accept)?;
@@ -187,7 +195,8 @@ impl Client {
     pub(crate) fn download(&self, path: &str) -> Result<(Option<String>, impl Read + use<>), Error> {
         let response = self.open(path, "application/octet-stream")?;
         let header = response.headers().get("content-disposition").and_then(|value| value.to_str().ok());
-        let name = header.and_then(|text| text.split_once("UTF-8''")).map(|(_, name)| decode(name));
+        let name =
+            header.and_then(|text| text.split_once("UTF-8''")).map(|(_, name)| decode(name).into_owned());
         Ok((name, response.into_body().into_with_config().limit(u64::MAX).reader()))
     }
 

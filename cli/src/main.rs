@@ -15,6 +15,7 @@ mod embedded;
 mod error;
 mod follow;
 mod input;
+mod inside;
 mod interrupt;
 mod output;
 mod restart;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use agentflow_core::limits;
 use agentflow_core::spec::OnDisconnect;
 use agentflow_protocol::problem::{Problem, read_json};
-use agentflow_protocol::submit::{ResourcesBody, RetryBody, Sources, TaskBody, TaskRef};
+use agentflow_protocol::submit::{
+    ResourcesBody, RetryBody, Sources, TaskBody, TaskRef, WorktreeAt, WorktreeBody,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -164,6 +166,11 @@ pub(crate) fn apply(task: &mut TaskBody, flags: &TaskFlags, timeout: Option<Dura
         .or(flags.cancel_grace.map(|grace| u32::try_from(grace.as_millis()).unwrap_or(u32::MAX)));
     if !flags.artifacts.is_empty() {
         task.artifacts.get_or_insert_with(|| flags.artifacts.clone());
+    }
+    task.checkpoint_file = task.checkpoint_file.take().or_else(|| flags.checkpoint_file.clone());
+    if let (None, Some(base)) = (&task.worktree, &flags.worktree) {
+        let base = Some(base.clone()).filter(|base| !base.is_empty());
+        task.worktree = Some(WorktreeBody::At(WorktreeAt { base }));
     }
     if !flags.artifacts_from.is_empty() {
         let from = || flags.artifacts_from.iter().map(|id| TaskRef::Number(id.0)).collect();

@@ -55,7 +55,6 @@ pub(crate) struct WorkerDoor {
     peer: String,
     socket: Option<OwnedFd>,
     phase: Phase,
-    version: u32,
     /// Bytes of output since the log store was last known to have caught up.
     ahead_bytes: usize,
     door: Option<Recipient<ToDoor>>,
@@ -71,7 +70,6 @@ impl WorkerDoor {
             peer,
             socket,
             phase: Phase::Silent,
-            version: VERSION,
             ahead_bytes: 0,
             door: None,
         }
@@ -115,7 +113,6 @@ impl WorkerDoor {
             );
             return self.refuse(reason, false, wire);
         }
-        self.version = hello.version.min(VERSION);
         self.phase = Phase::Connecting;
         let connect = Connect { hello, door: wire.recipient(), socket: self.socket.take() };
         self.door = Some(connect.door.clone());
@@ -184,8 +181,6 @@ impl Conversation for WorkerDoor {
 
     fn told(&mut self, message: ToDoor, wire: &mut Wire<'_, Self>) {
         match message {
-            // Version 1 knows no `Return`; such a worker keeps what it has until it begins it.
-            ToDoor::Frame(frame) if self.version < 2 && matches!(*frame, ToWorker::Return { .. }) => {}
             ToDoor::Frame(frame) => self.write(&frame, wire),
             ToDoor::Close { reason } => {
                 log::info!("worker at {}: closing: {reason}", self.peer);

@@ -79,6 +79,7 @@ pub(crate) struct TaskColumns {
     run: Option<i64>,
     node: Option<String>,
     waits: i32,
+    version: i32,
 }
 
 impl TaskColumns {
@@ -99,6 +100,7 @@ impl TaskColumns {
                 fence: Fence(unsigned(self.fence)?),
                 failures: unsigned_small(self.failures)?,
                 lost: unsigned_small(self.lost)?,
+                version: unsigned_small(self.version)?,
                 worker: self.worker.as_deref().map(|name| names.share(name)),
                 ready_at: Wall(self.ready_at),
                 assigned_at: self.assigned_at.map(Wall),

@@ -4,6 +4,8 @@
 //! and worker only the last row is kept, and of each relation the first; events keep their order and
 //! are never merged. Nothing here is changed by a commit, so that a failed one can be tried again.
 
+mod saved;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub(crate) struct TaskEntry {
     pub(crate) birth: Option<Box<TaskBirth>>,
     /// Another specification than the one that its row names.
     pub(crate) spec: Option<SpecHash>,
+    /// Another title than the one in its row: it has another version.
+    pub(crate) title: Option<Box<str>>,
     /// Absent when the task is only spoken of by events.
     pub(crate) state: Option<TaskState>,
     pub(crate) outcome: OutcomeChange,
@@ -72,6 +76,7 @@ pub struct Gathered {
     pub(crate) left: BTreeMap<(TaskId, Attempt), Box<Left>>,
     /// Rounds of loops; none once they are over.
     pub(crate) rounds: BTreeMap<TaskId, Option<u32>>,
+    pub(crate) saved: saved::Saved,
     pub(crate) logs: BTreeMap<(TaskId, Attempt), LogRow>,
     pub(crate) workers: BTreeMap<Arc<str>, WorkerRow>,
     pub(crate) keys: Vec<KeyRow>,
@@ -144,6 +149,10 @@ impl Gathered {
             self.bytes += 20;
             self.rounds.insert(row.task, row.round);
         }
+        for row in &batch.saved.versions {
+            *self.uses.entry(row.spec).or_default() += 1;
+        }
+        self.bytes += self.saved.push(batch.saved);
         for mut row in batch.attempts {
             remove_nul(&mut row.outcome);
             self.push_left(row.task, row.attempt, row.outcome.left.take());
@@ -190,6 +199,10 @@ impl Gathered {
                 Some(birth) => birth.spec = new,
                 None => entry.spec = Some(new),
             }
+        }
+        if let Some(title) = task.title {
+            self.bytes += title.len();
+            entry.title = Some(title);
         }
         let attempt = task.state.attempt;
         entry.state = Some(task.state);
@@ -279,6 +292,7 @@ impl Gathered {
         self.specs.len()
             + self.left.len()
             + self.rounds.len()
+            + self.saved.rows()
             + self.definitions.len()
             + self.runs.len()
             + self.tasks.len()

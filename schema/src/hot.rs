@@ -7,6 +7,7 @@
 
 pub(crate) mod plan;
 mod rows;
+mod saved;
 
 use diesel::pg::Pg;
 use diesel::prelude::*;

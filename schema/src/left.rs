@@ -11,6 +11,7 @@ use diesel::prelude::*;
 use crate::columns::{Role, big, small, unsigned, unsigned_small};
 use crate::connection::AnyConnection;
 use crate::error::Error;
+use crate::saved;
 use crate::tables::{spec_blobs, task_blobs, tasks};
 
 /// Tasks asked for by one statement.
@@ -228,6 +229,9 @@ fn record(columns: Columns, node: Option<String>) -> Result<ArtifactRecord, Erro
 pub(crate) fn is_named(connection: &mut AnyConnection, hash: &BlobHash) -> Result<bool, Error> {
     let by_task = task_blobs::table.filter(task_blobs::sha256.eq(hash.0.to_vec()));
     if diesel::select(diesel::dsl::exists(by_task)).get_result(connection)? {
+        return Ok(true);
+    }
+    if saved::names(connection, hash)? {
         return Ok(true);
     }
     let by_spec = spec_blobs::table.filter(spec_blobs::sha256.eq(hash.0.to_vec()));

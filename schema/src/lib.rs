@@ -34,6 +34,7 @@ mod readers;
 mod recover;
 mod relations;
 mod runs;
+mod saved;
 mod tables;
 mod target;
 #[cfg(feature = "testing")]
@@ -52,5 +53,6 @@ pub use readers::{
     Head, NodeRecord, Readers, RunCursor, RunFilter, RunRecord, RunSummary, TaskRecord, TaskSummary,
 };
 pub use recover::Recovered;
+pub use saved::{CheckpointRecord, VersionRecord};
 pub use target::{Durability, Options, Target};
 pub use writer::{Committed, Office, Writer};

@@ -5,6 +5,7 @@
 
 mod relations;
 mod runs;
+mod saved;
 
 use std::time::Duration;
 

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    CatchUp, DefinitionRow, KeyLimit, KeyLimitRow, LiveRelation, Rate, RoundRow, RunRow, ScheduleRow,
-    SettledNode, SpecRow, TaskRow, WorkerRow,
+    CatchUp, DefinitionRow, KeyLimit, KeyLimitRow, LiveRelation, Rate, RoundRow, RunRow, SavedTask,
+    ScheduleRow, SettledNode, SpecRow, TaskRow, WorkerRow,
 };
-use agentflow_core::ids::{BootId, SpecHash};
+use agentflow_core::ids::{BootId, RunId, SpecHash, TaskId};
+use agentflow_core::memory::Memory;
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
 use diesel::dsl::sql;
@@ -20,7 +21,7 @@ use crate::columns::{Names, TaskColumns, big, hash, unsigned, unsigned_small};
 use crate::connection::AnyConnection;
 use crate::error::{Error, Kind};
 use crate::tables::{concurrency_keys, schedules, task_specs, tasks, workers};
-use crate::{relations, runs};
+use crate::{relations, runs, saved};
 
 /// Rows of one statement: large enough that the statement's own cost vanishes, small enough that a
 /// million tasks are never twice in memory.
@@ -50,6 +51,10 @@ pub struct Recovered {
     pub settled_nodes: Vec<SettledNode>,
     /// The rounds of their loops, by task.
     pub rounds: Vec<RoundRow>,
+    /// The checkpoints and memories of live tasks that have some.
+    pub saved: Vec<(TaskId, SavedTask)>,
+    /// The memories of live runs that have some.
+    pub memories: Vec<(RunId, Memory)>,
     /// What the blocked tasks wait or waited for, by successor.
     pub relations: Vec<LiveRelation>,
 }
@@ -84,8 +89,11 @@ pub(crate) fn recover(connection: &mut AnyConnection) -> Result<Recovered, Error
     for run in &runs {
         settled_nodes.extend(runs::settled_nodes(connection, run.id, &mut names)?);
     }
+    let (saved, memories) = saved::live(connection)?;
     Ok(Recovered {
         tasks: live,
+        saved,
+        memories,
         specs: specs(connection, &hashes)?,
         workers: all_workers(connection)?,
         key_limits: key_limits(connection)?,

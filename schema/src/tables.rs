@@ -38,6 +38,63 @@ table! {
         run -> Nullable<BigInt>,
         node -> Nullable<Text>,
         waits -> Integer,
+        version -> Integer,
+    }
+}
+
+table! {
+    checkpoints (id) {
+        id -> BigInt,
+        task -> BigInt,
+        attempt -> Integer,
+        fence -> BigInt,
+        number -> BigInt,
+        json -> Integer,
+        bytes -> BigInt,
+        created_at -> BigInt,
+        name -> Text,
+        git_commit -> Nullable<Text>,
+        git_ref -> Nullable<Text>,
+        sha256 -> Nullable<Binary>,
+        data -> Nullable<Binary>,
+        memory -> Nullable<Text>,
+    }
+}
+
+table! {
+    checkpoint_choices (task) {
+        task -> BigInt,
+        checkpoint -> Nullable<BigInt>,
+    }
+}
+
+table! {
+    task_memory (task, name) {
+        task -> BigInt,
+        name -> Text,
+        value -> Text,
+        expires_at -> Nullable<BigInt>,
+    }
+}
+
+table! {
+    run_memory (run, name) {
+        run -> BigInt,
+        name -> Text,
+        value -> Text,
+        expires_at -> Nullable<BigInt>,
+    }
+}
+
+table! {
+    task_versions (task, version) {
+        task -> BigInt,
+        version -> Integer,
+        spec -> Binary,
+        created_at -> BigInt,
+        title -> Text,
+        reason -> Text,
+        author -> Text,
     }
 }
 
@@ -202,6 +259,7 @@ table! {
         settled_cancelled -> BigInt,
         settled_skipped -> BigInt,
         last_run -> BigInt,
+        last_checkpoint -> BigInt,
     }
 }
 
@@ -235,6 +293,11 @@ diesel::allow_tables_to_appear_in_same_query!(
     task_relationships,
     task_blobs,
     task_rounds,
+    task_versions,
+    checkpoints,
+    checkpoint_choices,
+    task_memory,
+    run_memory,
     runs,
     run_definitions,
 );

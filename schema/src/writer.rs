@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    Counters, DefinitionRow, RelationRow, RunRow, SettledCounts, SettledNode, TaskRow,
+    Counters, DefinitionRow, RelationRow, RunRow, SavedTask, SettledCounts, SettledNode, TaskRow,
 };
-use agentflow_core::ids::{DecisionNumber, Epoch, RunId, Seq, TaskId};
+use agentflow_core::ids::{CheckpointId, DecisionNumber, Epoch, RunId, Seq, TaskId};
+use agentflow_core::memory::{Memory, Owner};
 use agentflow_core::time::Wall;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -20,6 +21,7 @@ use crate::prune::{self, Pruned};
 use crate::recover::{self, Recovered};
 use crate::relations;
 use crate::runs;
+use crate::saved;
 use crate::tables::{leadership, tasks};
 use crate::target::{Options, Target};
 
@@ -166,6 +168,22 @@ impl Writer {
         relations::live_after(&mut self.connection, ids)
     }
 
+    /// The checkpoints and memories of tasks; those that have none are left out.
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::is_corrupt`] for rows that cannot be.
+    pub fn load_saved(&mut self, ids: &[TaskId]) -> Result<BTreeMap<TaskId, SavedTask>, Error> {
+        saved::of_tasks(&mut self.connection, ids)
+    }
+
+    /// What a run remembers.
+    ///
+    /// # Errors
+    /// As with [`load_saved`](Writer::load_saved).
+    pub fn load_run_memory(&mut self, run: RunId) -> Result<Memory, Error> {
+        saved::memory(&mut self.connection, Owner::Run(run))
+    }
+
     /// Reads runs back, ended ones included, with their workflows and what their settled nodes left,
     /// by id. Runs that do not exist are left out, and so are those that retention has begun to
     /// remove. As with [`load_tasks`](Writer::load_tasks), nothing of them is removed until the
@@ -256,6 +274,7 @@ struct OfficeColumns {
     head_seq: i64,
     last_task: i64,
     last_run: i64,
+    last_checkpoint: i64,
     settled_completed: i64,
     settled_failed: i64,
     settled_cancelled: i64,
@@ -272,6 +291,7 @@ fn read_office(connection: &mut AnyConnection) -> Result<Office, Error> {
         counters: Counters {
             last_task: TaskId(unsigned(row.last_task)?),
             last_run: RunId(unsigned(row.last_run)?),
+            last_checkpoint: CheckpointId(unsigned(row.last_checkpoint)?),
             settled: SettledCounts {
                 completed: unsigned(row.settled_completed)?,
                 failed: unsigned(row.settled_failed)?,

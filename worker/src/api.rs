@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use agentflow_core::blob::{BlobHash, BlobRef};
-use agentflow_core::ids::TaskId;
+use agentflow_core::ids::{CheckpointId, TaskId};
 use agentflow_core::limits;
 use agentflow_protocol::Problem;
 use agentflow_protocol::blobs::{ArtifactView, Artifacts};
+use agentflow_protocol::percent::decode;
+use agentflow_protocol::saved::{CHECKPOINT_COMMIT, CHECKPOINT_NAME, CHECKPOINT_REFERENCE};
 use sha2::{Digest, Sha256};
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -59,6 +61,14 @@ pub(crate) enum Failed {
     /// Something on this machine.
     #[error("{0}")]
     Here(String),
+}
+
+/// What a checkpoint is beside its bytes.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    /// The commit of the task's files, and the reference that keeps it.
+    pub(crate) files: Option<(String, String)>,
 }
 
 /// What is sent.
@@ -140,6 +150,40 @@ impl Api {
         Err(Failed::Unreachable(last))
     }
 
+    /// The text at a path, at most 4 MiB.
+    pub(crate) fn text(&self, path: &str, patience: &Patience<'_>) -> Result<String, Failed> {
+        let mut answer = self.ask(path, &Send::Nothing, patience)?;
+        let text = answer.body_mut().with_config().limit(JSON_BYTES).read_to_string();
+        text.map_err(|error| Failed::Unreachable(error.to_string()))
+    }
+
+    /// Writes the bytes of a checkpoint, and gives back what else it is.
+    pub(crate) fn checkpoint(
+        &self,
+        id: CheckpointId,
+        into: &mut File,
+        patience: &Patience<'_>,
+    ) -> Result<Found, Failed> {
+        let mut last = String::new();
+        for _ in 0..BODIES {
+            let answer = self.ask(&format!("/api/v2/checkpoints/{id}/data"), &Send::Nothing, patience)?;
+            let header = |name| {
+                let value = answer.headers().get(name)?.to_str().ok()?;
+                Some(decode(value).into_owned())
+            };
+            let files = header(CHECKPOINT_COMMIT).zip(header(CHECKPOINT_REFERENCE));
+            let found = Found { name: header(CHECKPOINT_NAME).unwrap_or_default(), files };
+            let restart = rewind(into).and_then(|()| into.set_len(0));
+            restart.map_err(|error| Failed::Here(error.to_string()))?;
+            match copy(&mut answer.into_body().into_reader(), into) {
+                Ok(_) => return Ok(found),
+                Err(Copying::Write(error)) => return Err(Failed::Here(error.to_string())),
+                Err(Copying::Read(error)) => last = error.to_string(),
+            }
+        }
+        Err(Failed::Unreachable(last))
+    }
+
     /// The files of a task.
     pub(crate) fn artifacts(
         &self,
@@ -151,9 +195,7 @@ impl Api {
         let mut cursor = String::new();
         loop {
             let path = format!("/api/v2/tasks/{task}/artifacts?limit={}{cursor}", limits::PAGE);
-            let mut answer = self.ask(&path, &Send::Nothing, patience)?;
-            let text = answer.body_mut().with_config().limit(JSON_BYTES).read_to_string();
-            let text = text.map_err(|error| Failed::Unreachable(error.to_string()))?;
+            let text = self.text(&path, patience)?;
             let page: Artifacts =
                 serde_json::from_str(&text).map_err(|error| Failed::Here(error.to_string()))?;
             found.extend(page.artifacts);

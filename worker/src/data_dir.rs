@@ -5,6 +5,7 @@
 //! key           marks every process that a worker on this directory starts
 //! spool.jsonl   reports that a successor must send
 //! attempts/     files that attempts use; made by them
+//! worker.sock   where attempts speak to their worker
 //! logs/         output on its way; nameless files
 //! ```
 
@@ -14,13 +15,20 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use agentflow_core::ids::BootId;
+use tempfile::TempDir;
 
 use crate::error::{Error, Kind, at};
+
+/// Bytes of the longest path of a Unix socket on any system.
+const SOCKET_PATH_BYTES: usize = 100;
 
 /// A data directory that is ours until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     pub(crate) path: PathBuf,
+    /// Where attempts speak to their worker.
+    pub(crate) socket: PathBuf,
+    _socket_dir: Option<TempDir>,
     key: String,
     _lock: File,
 }
@@ -41,7 +49,8 @@ impl DataDir {
         }
         let key_path = path.join("key");
         let key = key(&key_path).map_err(at(&key_path))?;
-        Ok(Self { path, key, _lock: lock })
+        let (socket, socket_dir) = socket_path(&path)?;
+        Ok(Self { path, socket, _socket_dir: socket_dir, key, _lock: lock })
     }
 
     /// How the attempt keys of every worker on this directory begin.
@@ -69,6 +78,17 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+/// In the directory itself, or in a short one of its own where that path would be too long.
+fn socket_path(dir: &Path) -> Result<(PathBuf, Option<TempDir>), Error> {
+    let own = dir.join("worker.sock");
+    if own.as_os_str().len() <= SOCKET_PATH_BYTES {
+        return Ok((own, None));
+    }
+    // Only this user may look into it.
+    let short = tempfile::Builder::new().prefix("agentflow-").tempdir().map_err(at(dir))?;
+    Ok((short.path().join("worker.sock"), Some(short)))
 }
 
 /// Reads the directory's key, or makes one.

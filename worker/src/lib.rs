@@ -3,7 +3,9 @@
 //! ```text
 //! main thread     actix system: Daemon (truth), Outbox, link (one WebSocket)
 //! slot threads    one per running attempt: spawn, read, wait
+//!                 door: the Unix socket on which attempts speak
 //! spool thread    reports on disk
+//! worktrees       a thread that takes away what settled tasks have left
 //! warden          a second process: kills what is left when this one dies
 //! ```
 //!
@@ -13,12 +15,14 @@
 //! [`start`]. Nothing here is global: several workers fit into one process.
 
 mod api;
+mod asks;
 mod backoff;
 mod clock;
 pub mod config;
 mod control;
 mod daemon;
 mod data_dir;
+mod door;
 mod error;
 mod executor;
 mod groups;
@@ -29,11 +33,14 @@ mod link;
 mod log_stream;
 mod notice;
 mod outbox;
+mod place;
 mod post;
 mod slots;
 mod spool;
 pub mod warden;
 mod window;
+mod workspace;
+mod worktrees;
 
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -136,11 +143,12 @@ pub fn start(config: Config) -> Result<Running, Error> {
     };
     let warden_log = data_dir.path.join("warden.log");
     let warden = Warden::start(config.program.as_deref(), description, warden_log).map_err(Kind::Warden)?;
+    let listener = door::listen(&data_dir.socket).map_err(error::at(&data_dir.socket))?;
     let (ready, address) = mpsc::channel();
     let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let (result, warden) = actix_rt::System::new().block_on(async move {
             let (done, end) = oneshot::channel();
-            let parts = Parts { config, boot, data_dir, spool, inherited, warden, done };
+            let parts = Parts { config, boot, data_dir, spool, inherited, warden, listener, done };
             // The caller waits for nothing else.
             let _caller = ready.send(Daemon::launch(parts));
             end.await.unwrap_or_else(|_| (Err(Kind::Panicked.into()), None))

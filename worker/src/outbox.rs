@@ -1,5 +1,6 @@
-//! What leaves for the master, and in which order: signs of life and answers first, then reports,
-//! then log bytes, each attempt in its turn.
+//! What leaves for the master, and in which order: signs of life and answers first, then what
+//! attempts ask, so that a checkpoint is not overtaken by the end of its attempt, then reports, then
+//! log bytes, each attempt in its turn.
 //!
 //! The link takes one frame at a time, as fast as the socket takes them, so that nothing piles up
 //! here: reports are bounded by the attempts that are outstanding, log bytes by each stream's
@@ -14,6 +15,7 @@ use agentflow_protocol::worker::{AttemptKey, FromWorker};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::asks::Asks;
 use crate::log_stream::LogStream;
 use crate::window::Window;
 
@@ -37,6 +39,7 @@ pub(crate) enum Closing {
 #[derive(Debug, Default)]
 struct State {
     control: VecDeque<Frame>,
+    asks: Asks,
     window: Window,
     logs: VecDeque<(AttemptKey, Arc<LogStream>)>,
     /// Whether the master has welcomed us on this socket.
@@ -58,6 +61,7 @@ impl Outbox {
         state.control.clear();
         state.logs.clear();
         state.window.rewind();
+        state.asks.rewind();
         state.open = false;
         if state.closing != Some(Closing::Finished) {
             state.closing = None;
@@ -90,6 +94,13 @@ impl Outbox {
     /// Works on the reports; they are sent when `work` is done.
     pub(crate) fn reports<T>(&self, work: impl FnOnce(&mut Window) -> T) -> T {
         let result = work(&mut self.state.borrow_mut().window);
+        self.changed.notify_one();
+        result
+    }
+
+    /// Works on the questions; they are sent when `work` is done.
+    pub(crate) fn asks<T>(&self, work: impl FnOnce(&mut Asks) -> T) -> T {
+        let result = work(&mut self.state.borrow_mut().asks);
         self.changed.notify_one();
         result
     }
@@ -127,6 +138,9 @@ impl Outbox {
         }
         if !state.open {
             return None;
+        }
+        if let Some(frame) = state.asks.next_frame() {
+            return Some(Frame::Text(frame));
         }
         if let Some(frame) = state.window.next_frame() {
             return Some(Frame::Text(frame));

@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar};
 use std::thread;
 
-use agentflow_core::ids::RunId;
+use agentflow_core::ids::{CheckpointId, RunId};
 use agentflow_core::spec::Spec;
 use agentflow_protocol::worker::AttemptKey;
 
 use crate::control::Control;
 use crate::guarded::{Guarded, wait};
 use crate::log_stream::LogStream;
+use crate::place::Place;
 
 /// A slot's thread only spawns, polls and reads: its buffers are on the heap.
 const STACK_BYTES: usize = 256 << 10;
@@ -32,6 +33,14 @@ pub(crate) struct Job {
     pub(crate) rank: i64,
     /// The run that it is a part of.
     pub(crate) run: Option<RunId>,
+    /// The checkpoint at which it begins.
+    pub(crate) checkpoint: Option<CheckpointId>,
+    /// Whether its task remembers something.
+    pub(crate) remembers: bool,
+    /// Opens the door for it.
+    pub(crate) secret: Arc<str>,
+    /// Where it works.
+    pub(crate) place: Arc<Place>,
     pub(crate) spec: Arc<Spec>,
     pub(crate) control: Arc<Control>,
     pub(crate) log: Arc<LogStream>,
@@ -203,6 +212,10 @@ mod tests {
             key: AttemptKey { task: TaskId(task), attempt: Attempt(1), fence: Fence(1) },
             rank: 0,
             run: None,
+            checkpoint: None,
+            remembers: false,
+            secret: "".into(),
+            place: Arc::default(),
             spec: Arc::new(Spec::new(Payload::Noop)),
             control: Arc::default(),
             log: Arc::new(LogStream::new(&Policy::new(10, Path::new("/")))),

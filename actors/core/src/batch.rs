@@ -4,6 +4,7 @@
 //! become one row: the later state replaces the earlier.
 
 mod runs;
+mod saved;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::blob::{BlobHash, BlobRef, Left, NewBlob, Outputs};
 use crate::event::Event;
-use crate::ids::{Attempt, BootId, DecisionNumber, Fence, RunId, SpecHash, TaskId};
+use crate::ids::{Attempt, BootId, CheckpointId, DecisionNumber, Fence, RunId, SpecHash, TaskId};
 use crate::status::Status;
 use crate::time::Wall;
 
@@ -22,6 +23,7 @@ pub use runs::{
     DefinitionRow, LiveRelation, RelationKey, RelationRow, RoundRow, RunBirth, RunChange, RunRow, RunState,
     RunWrite, SettledNode, Stopping,
 };
+pub use saved::{CheckpointRow, ChoiceRow, MemoryRow, SavedTask, SavedWrites, VersionRow};
 pub use standing::{CatchUp, KeyLimit, KeyLimitRow, Rate, ScheduleRow, ScheduleWrite};
 
 /// A specification that the database may not have yet.
@@ -98,6 +100,8 @@ pub struct TaskState {
     pub failures: u32,
     /// Attempts that were lost and counted against `retry.max_lost`.
     pub lost: u32,
+    /// Raised by each upgrade; from 1.
+    pub version: u32,
     /// The worker that holds it, or that settled it.
     pub worker: Option<Arc<str>>,
     /// Since when it is ready, or when it will be.
@@ -204,6 +208,8 @@ pub struct TaskWrite {
     pub birth: Option<Box<TaskBirth>>,
     /// Another specification than before: present when it was changed.
     pub spec: Option<SpecChange>,
+    /// Another title than before: present when it was changed.
+    pub title: Option<Box<str>>,
     /// As it is now.
     pub state: TaskState,
     /// How its latest attempt ended.
@@ -356,6 +362,8 @@ pub struct Counters {
     pub last_task: TaskId,
     /// The last run number given away.
     pub last_run: RunId,
+    /// The last checkpoint number given away.
+    pub last_checkpoint: CheckpointId,
     /// Settled tasks that are still in the database.
     pub settled: SettledCounts,
 }
@@ -389,6 +397,8 @@ pub struct Batch {
     pub workers: Vec<WorkerRow>,
     /// Events, in their order.
     pub events: Vec<Event>,
+    /// Checkpoints, memories and versions.
+    pub saved: SavedWrites,
     /// Idempotency keys.
     pub keys: Vec<KeyRow>,
     /// Limits of concurrency keys; a later entry of a key replaces an earlier one.
@@ -423,6 +433,7 @@ impl Batch {
             + self.logs.len()
             + self.workers.len()
             + self.events.len()
+            + self.saved.rows()
             + self.keys.len()
             + self.key_limits.len()
             + self.schedules.len()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Attempt, Fence, RunId, TaskId};
+use crate::ids::{Attempt, CheckpointId, Fence, RunId, TaskId};
 use crate::time::Wall;
 
 /// Whom an event is about.
@@ -187,6 +187,40 @@ pub enum Happening {
     TaskRepeating {
         /// The attempt that ended.
         attempt: Attempt,
+    },
+    /// Its state was saved.
+    #[serde(rename = "task.checkpointed")]
+    TaskCheckpointed {
+        /// Which try was current; 0 when there was none.
+        attempt: Attempt,
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// Somebody chose where it goes on; a running attempt was stopped for it.
+    #[serde(rename = "task.restored")]
+    TaskRestored {
+        /// The last try so far.
+        attempt: Attempt,
+        /// The checkpoint that was restored.
+        checkpoint: CheckpointId,
+    },
+    /// Its running attempt was taken from it: a new one will be made.
+    #[serde(rename = "task.superseded")]
+    TaskSuperseded {
+        /// Which try.
+        attempt: Attempt,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// It has another version.
+    #[serde(rename = "task.upgraded")]
+    TaskUpgraded {
+        /// Its number.
+        version: u32,
+        /// Why.
+        reason: Arc<str>,
     },
     /// Priority or group was changed.
     #[serde(rename = "task.changed")]

@@ -48,6 +48,11 @@ number!(
     u64
 );
 number!(
+    /// A checkpoint, from 1; one row of numbers for all tasks.
+    CheckpointId,
+    u64
+);
+number!(
     /// Which try of a task this is, from 1; 0 before the first.
     Attempt,
     u32

@@ -11,10 +11,12 @@
 pub mod attempt;
 pub mod batch;
 pub mod blob;
+pub mod checkpoint;
 pub mod event;
 pub mod ids;
 pub mod kernel;
 pub mod limits;
+pub mod memory;
 pub mod rejection;
 pub mod relation;
 pub mod run;

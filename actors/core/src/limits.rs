@@ -144,6 +144,38 @@ pub const READABLE_BYTES: u64 = 4 << 20;
 /// Bytes of all values above [`OUTPUTS_BYTES`] that runs hold for their expressions at once, as text.
 pub const HELD_BYTES: u64 = 256 << 20;
 
+/// Bytes of one checkpoint. What is larger is an artifact, which the checkpoint names by its hash.
+pub const CHECKPOINT_BYTES: u64 = 16 << 20;
+
+/// Bytes of a checkpoint that travel in a frame and stand in its row; larger ones are kept by their
+/// hash.
+pub const CHECKPOINT_ROW_BYTES: usize = 64 << 10;
+
+/// Checkpoints of a task that are kept unless it says otherwise, and at most.
+pub const CHECKPOINTS_KEPT: u32 = 5;
+
+/// See [`CHECKPOINTS_KEPT`]. Of live tasks the master holds 32 bytes for each.
+pub const CHECKPOINTS_KEPT_MOST: u32 = 1_000;
+
+/// What running attempts may have asked of their master and not yet heard of, for one worker: at
+/// 64 KiB each these are 64 MiB.
+pub const ASKS: usize = 1_000;
+
+/// Entries of the memory of one task or run.
+pub const MEMORY_ENTRIES: usize = 100;
+
+/// Bytes of the memory of one task or run: names and values.
+pub const MEMORY_BYTES: usize = 1 << 20;
+
+/// Bytes of one value in a memory, as JSON: within a frame it may be twice as long.
+pub const MEMORY_VALUE_BYTES: usize = 256 << 10;
+
+/// Bytes of the memories of all live tasks and runs, which the master holds.
+pub const MEMORIES_BYTES: usize = 256 << 20;
+
+/// Versions of one task that are kept: all of them, so that there can be no more.
+pub const VERSIONS: u32 = 10_000;
+
 /// Bytes of one artifact: what a release build leaves.
 pub const ARTIFACT_BYTES: u64 = 1 << 30;
 

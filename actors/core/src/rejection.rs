@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::{RunId, TaskId};
+use crate::ids::{CheckpointId, Fence, RunId, TaskId};
 use crate::run::RunStatus;
 use crate::status::Status;
 
@@ -72,6 +72,42 @@ pub enum Rejection {
     /// The report is of an attempt that is over, or was given to another worker.
     #[error("the attempt is not the current one")]
     Stale,
+    /// What an attempt asks comes too late: another has taken over, or none runs.
+    #[error(
+        "the attempt with the fence {given} is not the current one: {}",
+        current.map_or_else(|| "no attempt runs".to_owned(), |fence| format!("that has the fence {fence}"))
+    )]
+    StaleAttempt {
+        /// Of the attempt that asks.
+        given: Fence,
+        /// Of the attempt that runs.
+        current: Option<Fence>,
+    },
+    /// What an attempt asks is not well-formed.
+    #[error("{0}")]
+    Malformed(String),
+    /// There is no such checkpoint any more.
+    #[error("checkpoint {0} is not kept any more; see the checkpoints of its task")]
+    CheckpointGone(CheckpointId),
+    /// A memory is full.
+    #[error("the memory would have more than {limit} {what}; forget something first")]
+    MemoryFull {
+        /// Of what there is too much.
+        what: &'static str,
+        /// How much is allowed.
+        limit: usize,
+    },
+    /// The task is no part of a run, so that there is no memory of a run.
+    #[error("task {0} is no part of a run: it has only a memory of its own")]
+    NoRun(TaskId),
+    /// The task has another version than the one that was expected.
+    #[error("the task has version {current}, not {expected}; look at it and try again")]
+    OtherVersion {
+        /// What was expected.
+        expected: u32,
+        /// What it is.
+        current: u32,
+    },
     /// The idempotency key was used with another body.
     #[error("the idempotency key was used before with another body; use a new key for other work")]
     KeyConflict,

@@ -173,6 +173,26 @@ pub enum OnDisconnect {
     Stop,
 }
 
+/// A worktree of git for a task alone.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Worktree {
+    /// The commit at which it begins; the HEAD of the checkout in which the task's directory lies when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+}
+
+/// Where a new attempt begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContinueFrom {
+    /// At the newest checkpoint, or the one that was chosen; at the beginning if there is none.
+    #[default]
+    Checkpoint,
+    /// At the beginning.
+    Beginning,
+}
+
 /// Whether a sandbox is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -244,6 +264,20 @@ pub struct Spec {
     /// Isolation.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sandbox: Sandbox,
+    /// A file within the task's directory that is saved as a checkpoint when it changes, and put back
+    /// before a later attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_file: Option<String>,
+    /// It works in a worktree of its own of the repository in which its directory lies; checkpoints hold
+    /// its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree: Option<Worktree>,
+    /// How many of its checkpoints are kept; [`limits::CHECKPOINTS_KEPT`] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<u32>,
+    /// Where later attempts begin.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub continue_from: ContinueFrom,
 }
 
 /// A field that is there and null is there.
@@ -287,6 +321,10 @@ impl Spec {
             workdir: None,
             on_disconnect: OnDisconnect::Keep,
             sandbox: Sandbox::Prefer,
+            checkpoint_file: None,
+            worktree: None,
+            keep_checkpoints: None,
+            continue_from: ContinueFrom::Checkpoint,
         }
     }
 

@@ -8,13 +8,17 @@
 pub mod api;
 pub mod blobs;
 pub mod input;
+pub mod inside;
 pub mod keys;
 pub mod log_frame;
+pub mod percent;
 pub mod problem;
 pub mod runs;
+pub mod saved;
 pub mod schedule;
 pub mod submit;
 pub mod timestamp;
+pub mod upgrade;
 pub mod worker;
 pub mod workflow;
 

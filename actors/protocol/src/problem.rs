@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use agentflow_core::rejection::Rejection;
 use serde::{Deserialize, Serialize};
 
 /// The media type of a [`Problem`].
@@ -44,6 +45,41 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
         }
+    }
+
+    /// Why a command changed nothing.
+    #[must_use]
+    pub fn of(rejection: &Rejection) -> Self {
+        let text = rejection.to_string();
+        let (status, kind) = match rejection {
+            Rejection::UnknownTask(_)
+            | Rejection::UnknownRun(_)
+            | Rejection::UnknownWorker(_)
+            | Rejection::UnknownSchedule(_)
+            | Rejection::CheckpointGone(_) => (404, "not_found"),
+            Rejection::Illegal { .. }
+            | Rejection::IllegalRun { .. }
+            | Rejection::PartOfRun(_)
+            | Rejection::NoRun(_)
+            | Rejection::NodeAtWork(_)
+            | Rejection::NothingFailed(_)
+            | Rejection::OtherNodes(_)
+            | Rejection::HasStarted(_)
+            | Rejection::NotParallel(_) => (409, "conflict"),
+            Rejection::UnknownNode(_) => {
+                let error = FieldError { pointer: "/from".to_owned(), detail: text };
+                return Self::invalid(vec![error]);
+            }
+            Rejection::Cycle(_) => (409, "cycle"),
+            Rejection::JustEnded(_) | Rejection::Busy => (409, "busy"),
+            Rejection::Stale | Rejection::StaleAttempt { .. } => (409, "stale"),
+            Rejection::OtherVersion { .. } => (409, "version"),
+            Rejection::KeyConflict => (409, "idempotency_key"),
+            Rejection::Malformed(_) => (422, "invalid"),
+            Rejection::MemoryFull { .. } => (413, "too_large"),
+            Rejection::Limit { .. } => (429, "limit"),
+        };
+        Self::new(status, kind, text)
     }
 
     /// 422 with the fields that are wrong.

@@ -4,6 +4,7 @@
 //! the kernel cannot refuse for its form, or into one error per bad field.
 
 mod check;
+mod parts;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use agentflow_core::ids::TaskId;
 use agentflow_core::kernel::{NewTask, Predecessor, PreparedSpec};
 use agentflow_core::limits;
-use agentflow_core::spec::{OnDisconnect, Payload, RetryOn, Sandbox, Spec};
+use agentflow_core::spec::{ContinueFrom, OnDisconnect, Payload, RetryOn, Sandbox, Spec};
 use agentflow_core::time::Wall;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -22,6 +23,7 @@ use utoipa::ToSchema;
 use crate::Timestamp;
 use crate::problem::FieldError;
 use check::Check;
+pub use parts::{Priority, Sources, TaskRef, WorktreeAt, WorktreeBody};
 
 /// A task as a client writes it. Unknown fields are refused by name.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -111,6 +113,21 @@ pub struct TaskBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub sandbox: Option<Sandbox>,
+    /// A file within the task's directory that is saved as a checkpoint when it changes, at most once a
+    /// second, and put back before a later attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_file: Option<String>,
+    /// `true`, or `{"base": "main"}`: it works in a git worktree of its own of the repository in which
+    /// `workdir` lies, on a branch of its own; its checkpoints hold its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worktree: Option<WorktreeBody>,
+    /// How many of its checkpoints are kept, 1 to 1,000; 5 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<u32>,
+    /// Where later attempts begin: `checkpoint` (default) or `beginning`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub continue_from: Option<ContinueFrom>,
     /// Not given to a worker before then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -123,72 +140,6 @@ pub struct TaskBody {
     /// The same key with the same body makes nothing new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
-}
-
-/// A task by its number, in either spelling.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum TaskRef {
-    /// `5`
-    Number(u64),
-    /// `TASK-00000005`
-    Name(String),
-}
-
-impl TaskRef {
-    /// Its number.
-    ///
-    /// # Errors
-    /// Says what is allowed.
-    pub fn id(&self) -> Result<TaskId, String> {
-        let id = match self {
-            Self::Number(number) => Some(TaskId(*number)),
-            Self::Name(name) => name.parse().ok(),
-        };
-        id.filter(|id| id.0 > 0).ok_or_else(|| "is no task id; write 5 or TASK-00000005".to_owned())
-    }
-}
-
-/// Tasks whose files are asked for.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum Sources {
-    /// Each in a directory of its number.
-    Numbered(Vec<TaskRef>),
-    /// Each in a directory of that name.
-    Named(BTreeMap<String, TaskRef>),
-}
-
-/// A priority as a number or a name.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum Priority {
-    /// 0 to 100.
-    Number(i64),
-    /// `low`, `normal`, `high` or `critical`.
-    Name(String),
-}
-
-impl Priority {
-    /// Its number.
-    ///
-    /// # Errors
-    /// Says what is allowed.
-    pub fn number(&self) -> Result<u8, String> {
-        match self {
-            Self::Number(n) => u8::try_from(*n)
-                .ok()
-                .filter(|n| *n <= limits::PRIORITY)
-                .ok_or_else(|| format!("{n} is out of range; allowed: 0 to 100")),
-            Self::Name(name) => match name.as_str() {
-                "low" => Ok(25),
-                "normal" => Ok(50),
-                "high" => Ok(75),
-                "critical" => Ok(100),
-                _ => Err(format!("'{name}' is unknown; allowed: 0 to 100, low, normal, high, critical")),
-            },
-        }
-    }
 }
 
 /// What an attempt occupies on its worker.
@@ -347,6 +298,18 @@ impl TaskBody {
         let needs = check.needs(self.needs.as_deref().unwrap_or_default());
         spec.on_disconnect = self.on_disconnect.unwrap_or_default();
         spec.sandbox = self.sandbox.unwrap_or_default();
+        if let Some(path) = &self.checkpoint_file
+            && let Err(why) = check::check_inner_path(path)
+        {
+            check.wrong("checkpoint_file", why);
+        }
+        spec.checkpoint_file = self.checkpoint_file;
+        spec.worktree = self.worktree.and_then(|worktree| check.worktree(worktree, &spec.payload));
+        if self.keep_checkpoints.is_some_and(|keep| !(1..=limits::CHECKPOINTS_KEPT_MOST).contains(&keep)) {
+            check.wrong("keep_checkpoints", format!("allowed: 1 to {}", limits::CHECKPOINTS_KEPT_MOST));
+        }
+        spec.keep_checkpoints = self.keep_checkpoints;
+        spec.continue_from = self.continue_from.unwrap_or_default();
         if let Some(key) = &self.idempotency_key {
             check.idempotency_key(key);
         }
@@ -367,6 +330,19 @@ impl TaskBody {
             needs,
             hold: self.hold.unwrap_or_default(),
         })
+    }
+}
+
+/// What a description that stands alone asks for.
+///
+/// # Errors
+/// Why it cannot be done.
+pub(crate) fn short_form(description: &str) -> Result<Payload, String> {
+    let mut check = Check { at: "", errors: Vec::new() };
+    let payload = check.short_form(Some(description));
+    match check.errors.pop() {
+        None => Ok(payload),
+        Some(error) => Err(error.detail),
     }
 }
 
@@ -412,7 +388,7 @@ impl Checked {
 }
 
 /// A title for a task that has none: the first line of its work.
-fn headline(payload: &Payload) -> String {
+pub(crate) fn headline(payload: &Payload) -> String {
     let text = match payload {
         Payload::Shell { command } => command.trim().to_owned(),
         Payload::Exec { argv } => argv.join(" "),

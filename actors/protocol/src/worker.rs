@@ -18,15 +18,19 @@
 //! A worker refuses frames whose `epoch` is smaller than one it has seen.
 
 pub use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
-use agentflow_core::ids::{Epoch, RunId, SessionEpoch};
+pub use agentflow_core::checkpoint::{Ask, AskBody, Given};
+use agentflow_core::ids::{CheckpointId, Epoch, RunId, SessionEpoch};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The version that this program speaks.
-pub const VERSION: u32 = 2;
+use crate::Problem;
 
-/// The oldest version that this program understands. Version 1 has no `Return` and no `Progress`.
-pub const OLDEST_VERSION: u32 = 1;
+/// The version that this program speaks.
+pub const VERSION: u32 = 3;
+
+/// The oldest version that this program understands. Version 2 has no `Asks` and begins every attempt
+/// at the beginning.
+pub const OLDEST_VERSION: u32 = 2;
 
 /// From worker to master.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +47,11 @@ pub enum FromWorker {
     Reports {
         /// At most [`agentflow_core::limits::REPORTS_PER_FRAME`].
         reports: Vec<Report>,
+    },
+    /// What running attempts ask of the master; each question is answered.
+    Asks {
+        /// At most [`agentflow_core::limits::ASKS`].
+        asks: Vec<Ask>,
     },
     /// Latest-wins progress; neither numbered nor acknowledged nor kept.
     Progress {
@@ -79,6 +88,11 @@ pub enum ToWorker {
     Ack {
         /// Inclusive.
         up_to: u64,
+    },
+    /// What became of what attempts asked: durable, or refused.
+    Answers {
+        /// In any order.
+        answers: Vec<AskAnswer>,
     },
     /// The lease is renewed, counted from when heartbeat `n` was *sent*.
     HeartbeatAck {
@@ -177,6 +191,25 @@ pub struct Assignment {
     /// The run that it is a part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
+    /// The checkpoint at which it begins: `GET /checkpoints/{id}/data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointId>,
+    /// Whether the task remembers something: `GET /tasks/{id}/memory`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory: bool,
+}
+
+/// What became of one question.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AskAnswer {
+    /// Its number.
+    pub no: u64,
+    /// It is durable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<Given>,
+    /// It was refused, and nothing was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
 }
 
 #[cfg(test)]
@@ -219,16 +252,18 @@ mod tests {
     fn an_assignment_carries_its_specifications_as_they_are() {
         let spec = r#"{"kind":"handler","name":"h","input":{"n":1.50}}"#;
         let key = AttemptKey { task: TaskId(5), attempt: Attempt(1), fence: Fence(2) };
+        let checkpoint = Some(CheckpointId(7));
+        let assignment = Assignment { key, spec: 0, rank: -5, run: Some(RunId(3)), checkpoint, memory: true };
         let frame = ToWorker::Assign(Assign {
             epoch: Epoch(1),
             specs: vec![RawValue::from_string(spec.to_owned()).expect("JSON")],
-            tasks: vec![Assignment { key, spec: 0, rank: -5, run: Some(RunId(3)) }],
+            tasks: vec![assignment],
         });
         let text = serde_json::to_string(&frame).expect("plain data");
         match ToWorker::read(&text).expect("own text") {
             ToWorker::Assign(assign) => {
                 assert_eq!(assign.specs[0].get(), spec);
-                assert_eq!(assign.tasks, [Assignment { key, spec: 0, rank: -5, run: Some(RunId(3)) }]);
+                assert_eq!(assign.tasks, [assignment]);
             }
             other => panic!("no assignment: {other:?}"),
         }

@@ -77,9 +77,18 @@ pub(super) fn run_status(text: &str) -> Result<RunStatus, String> {
 /// Reads `KEY=VALUE`: the value is JSON where it is a number, true, false, null, a list or an object,
 /// and text otherwise.
 pub(super) fn variable(text: &str) -> Result<(String, Value), String> {
-    let (key, value) = key_value(text)?;
-    let read = serde_json::from_str(&value).ok().filter(|read| !matches!(read, Value::String(_)));
-    Ok((key, read.unwrap_or(Value::String(value))))
+    let (key, text) = key_value(text)?;
+    Ok((key, value_of(&text)))
+}
+
+/// Reads a value by the same rule.
+pub(super) fn value(text: &str) -> Result<Value, std::convert::Infallible> {
+    Ok(value_of(text))
+}
+
+fn value_of(text: &str) -> Value {
+    let read = serde_json::from_str(text).ok().filter(|read| !matches!(read, Value::String(_)));
+    read.unwrap_or_else(|| Value::from(text))
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! `cancel` and `retry`: of tasks by id, or of all that match a filter.
 
+use agentflow_core::spec::ContinueFrom;
 use agentflow_core::status::Status;
 use agentflow_protocol::api::{BulkAction, BulkAnswer, BulkBody, BulkFilter, Nothing};
+use agentflow_protocol::saved::ContinueBody;
 
 use super::each::each_task;
-use crate::args::Choice;
+use crate::args::{Choice, Retry};
 use crate::client::Client;
 use crate::error::{Error, exit};
 use crate::output::Output;
@@ -14,8 +16,12 @@ pub(super) fn cancel(choice: &Choice, client: &Client, output: Output) -> Result
     act(choice, BulkAction::Cancel, &open, client, output)
 }
 
-pub(super) fn retry(choice: &Choice, client: &Client, output: Output) -> Result<u8, Error> {
-    act(choice, BulkAction::Retry, &[Status::Failed, Status::Cancelled], client, output)
+pub(super) fn retry(retry: &Retry, client: &Client, output: Output) -> Result<u8, Error> {
+    if retry.from_beginning {
+        let body = ContinueBody { continue_from: ContinueFrom::Beginning };
+        return each_task(&retry.choice.ids, "retry", &body, client, output);
+    }
+    act(&retry.choice, BulkAction::Retry, &[Status::Failed, Status::Cancelled], client, output)
 }
 
 /// `usual` are the statuses that are meant when none is given.

@@ -1,12 +1,14 @@
 //! The commands, one file per subject, and the way to a master that they share.
 
 mod artifacts;
+mod checkpoints;
 mod choice;
 mod each;
 mod events;
 mod gates;
 mod keys;
 mod logs;
+mod memory;
 mod report;
 mod rerun;
 mod run;
@@ -16,6 +18,7 @@ mod schedules;
 mod service;
 mod submit;
 mod tasks;
+mod versions;
 mod wait;
 mod workers;
 mod workflows;
@@ -53,13 +56,20 @@ pub(crate) fn execute(command: Command, global: &Global, output: Output) -> Resu
         Command::Keys { act } => keys::keys(act.as_ref(), &connect(global)?, output),
         Command::Schedules { act } => schedules::schedules(act.as_ref(), &connect(global)?, output),
         Command::Artifacts { act } => artifacts::artifacts(&act, &connect(global)?, output),
+        Command::Checkpoint { act } => checkpoints::checkpoint(act, global, output),
+        Command::Remember(remember) => memory::remember(&remember, global, output),
+        Command::Recall(recall) => memory::recall(&recall, global, output),
+        Command::Forget(forget) => memory::forget(&forget, global, output),
+        Command::Progress(progress) => memory::progress(&progress),
+        Command::Upgrade(upgrade) => versions::upgrade(&upgrade, &connect(global)?, output),
+        Command::Versions(task) => versions::versions(&task, &connect(global)?, output),
         Command::List(list) => tasks::list(&list, &connect(global)?, output),
         Command::DeadLetters(list) => tasks::dead_letters(&list, &connect(global)?, output),
         Command::Get(get) => tasks::get(&get, &connect(global)?, output),
         Command::Logs(logs) => logs::logs(&logs, connect(global)?, output),
         Command::Why(task) => tasks::why(&task, &connect(global)?, output),
         Command::Cancel(choice) => choice::cancel(&choice, &connect(global)?, output),
-        Command::Retry(choice) => choice::retry(&choice, &connect(global)?, output),
+        Command::Retry(retry) => choice::retry(&retry, &connect(global)?, output),
         Command::Update(update) => tasks::update(&update, &connect(global)?, output),
         Command::Wait(wait) => wait::wait(wait, connect(global)?, output),
         Command::Workers => workers::list(&connect(global)?, output),

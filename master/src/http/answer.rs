@@ -82,28 +82,8 @@ impl From<Problem> for Failure {
 
 impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
-        let text = rejection.to_string();
-        match rejection {
-            Rejection::UnknownTask(_)
-            | Rejection::UnknownRun(_)
-            | Rejection::UnknownWorker(_)
-            | Rejection::UnknownSchedule(_) => Self::not_found(text),
-            Rejection::Illegal { .. }
-            | Rejection::IllegalRun { .. }
-            | Rejection::PartOfRun(_)
-            | Rejection::NodeAtWork(_)
-            | Rejection::NothingFailed(_)
-            | Rejection::OtherNodes(_)
-            | Rejection::HasStarted(_)
-            | Rejection::NotParallel(_) => Self::conflict(text),
-            Rejection::UnknownNode(_) => Self::field("/from", text),
-            Rejection::Cycle(_) => Self::new(409, "cycle", text),
-            Rejection::JustEnded(_) => Self { retry_after_s: Some(1), ..Self::new(409, "busy", text) },
-            Rejection::Stale => Self::new(409, "stale", text),
-            Rejection::KeyConflict => Self::new(409, "idempotency_key", text),
-            Rejection::Busy => Self { retry_after_s: Some(1), ..Self::new(409, "busy", text) },
-            Rejection::Limit { .. } => Self::too_many(text),
-        }
+        let soon = matches!(rejection, Rejection::JustEnded(_) | Rejection::Busy | Rejection::Limit { .. });
+        Self { retry_after_s: soon.then_some(1), ..Problem::of(&rejection).into() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use agentflow_actors::wall;
-use agentflow_core::blob::BlobHash;
+use agentflow_core::blob::{BlobHash, BlobRef};
 use agentflow_core::ids::RunId;
 use agentflow_core::limits;
 use agentflow_protocol::Problem;
@@ -254,6 +254,23 @@ async fn bytes(master: &Master, sha256: BlobHash, mut response: HttpResponseBuil
         .insert_header((header::ETAG, format!("\"{sha256}\"")))
         .no_chunking(size)
         .streaming::<_, actix_web::Error>(pieces))
+}
+
+/// All the bytes of a small blob.
+pub(crate) async fn whole(master: &Master, blob: BlobRef) -> Result<Vec<u8>, Failure> {
+    let blobs = master.handles.blobs.clone();
+    let read = web::block(move || -> Result<Vec<u8>, Failure> {
+        let missing = || {
+            log::error!("the blob {} is named and not kept", blob.sha256);
+            let detail = format!("the {} bytes {} are not kept any more", blob.bytes, blob.sha256);
+            Failure::new(500, "blob_missing", detail)
+        };
+        let mut reader = blobs.open_blob(&blob.sha256)?.ok_or_else(missing)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(reader.size()).unwrap_or_default());
+        reader.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    read.await?
 }
 
 /// The next bytes; `None` at the end.

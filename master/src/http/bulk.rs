@@ -12,6 +12,7 @@ use actix_web::{HttpRequest, web};
 use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::kernel::{Answer, Request};
 use agentflow_core::limits;
+use agentflow_core::spec::ContinueFrom;
 use agentflow_core::status::Status;
 use agentflow_protocol::Problem;
 use agentflow_protocol::api::{BulkAction, BulkAnswer, BulkBody};
@@ -43,7 +44,7 @@ impl Change {
     fn request(&self, tasks: Vec<TaskId>) -> Request {
         match self.clone() {
             Self::Cancel => Request::Cancel { tasks },
-            Self::Retry => Request::Retry { tasks },
+            Self::Retry => Request::Retry { tasks, continue_from: ContinueFrom::Checkpoint },
             Self::Patch { priority, group } => Request::Patch { tasks, priority, group },
         }
     }

@@ -7,11 +7,13 @@
 pub(crate) mod answer;
 mod blobs;
 mod bulk;
+mod checkpoints;
 mod event_socket;
 mod events;
 mod keys;
 mod large;
 mod logs;
+mod memory;
 mod openapi;
 mod read;
 mod relations;
@@ -25,6 +27,7 @@ mod stats;
 mod submit;
 mod tasks;
 pub(crate) mod token;
+mod versions;
 mod views;
 mod workers;
 
@@ -114,6 +117,81 @@ pub(crate) static ROUTES: &[Route] = &[
         method: Method::POST,
         path: "/api/v2/runs/{id}/cancel",
         handler: || web::post().to(runs::cancel),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/tasks/{id}/checkpoints",
+        handler: || web::post().to(checkpoints::save),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/tasks/{id}/checkpoints",
+        handler: || web::get().to(checkpoints::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/checkpoints/{id}",
+        handler: || web::get().to(checkpoints::get),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/checkpoints/{id}/data",
+        handler: || web::get().to(checkpoints::get_data),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/checkpoints/{id}/restore",
+        handler: || web::post().to(checkpoints::restore),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/tasks/{id}/memory",
+        handler: || web::get().to(memory::of_task),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/tasks/{id}/memory/{name}",
+        handler: || web::get().to(memory::get_of_task),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/api/v2/tasks/{id}/memory/{name}",
+        handler: || web::put().to(memory::put_of_task),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/api/v2/tasks/{id}/memory/{name}",
+        handler: || web::delete().to(memory::delete_of_task),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/runs/{id}/memory",
+        handler: || web::get().to(memory::of_run),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/runs/{id}/memory/{name}",
+        handler: || web::get().to(memory::get_of_run),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/api/v2/runs/{id}/memory/{name}",
+        handler: || web::put().to(memory::put_of_run),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/api/v2/runs/{id}/memory/{name}",
+        handler: || web::delete().to(memory::delete_of_run),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/tasks/{id}/upgrade",
+        handler: || web::post().to(versions::upgrade),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/tasks/{id}/versions",
+        handler: || web::get().to(versions::versions),
     },
     Route { method: Method::GET, path: "/api/v2/tasks/{id}/logs", handler: || web::get().to(logs::logs) },
     Route {

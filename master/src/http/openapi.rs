@@ -4,8 +4,8 @@ use agentflow_protocol::{Problem, api, runs as run_bodies, submit};
 use utoipa::OpenApi;
 
 use super::{
-    blobs, bulk, events, keys, logs, relations, runs, schedules, service, stats, submit as submit_routes,
-    tasks, workers,
+    blobs, bulk, checkpoints, events, keys, logs, memory, relations, runs, schedules, service, stats,
+    submit as submit_routes, tasks, versions, workers,
 };
 
 #[derive(OpenApi)]
@@ -59,6 +59,21 @@ use super::{
         keys::put,
         keys::delete,
         logs::logs,
+        checkpoints::save,
+        checkpoints::list,
+        checkpoints::get,
+        checkpoints::get_data,
+        checkpoints::restore,
+        memory::of_task,
+        memory::get_of_task,
+        memory::put_of_task,
+        memory::delete_of_task,
+        memory::of_run,
+        memory::get_of_run,
+        memory::put_of_run,
+        memory::delete_of_run,
+        versions::upgrade,
+        versions::versions,
         workers::list,
         workers::connect,
         workers::get,
@@ -79,6 +94,9 @@ use super::{
         (name = "runs", description = "Workflows at work"),
         (name = "schedules", description = "What is begun again and again"),
         (name = "keys", description = "Names that only so many may hold"),
+        (name = "checkpoints", description = "What tasks saved of their state"),
+        (name = "memory", description = "What tasks and runs remember for a while"),
+        (name = "versions", description = "What a task was to do, and is"),
         (name = "workers", description = "Who does it"),
         (name = "events", description = "What happened"),
         (name = "service", description = "The master itself"),

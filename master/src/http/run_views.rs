@@ -162,6 +162,7 @@ pub(crate) fn unwritten_task(record: &RunRecord, task: TaskId) -> Option<TaskRec
         fence: Fence(0),
         failures: 0,
         lost: 0,
+        version: 1,
         worker: None,
         ready_at: record.row.birth.created_at,
         assigned_at: None,

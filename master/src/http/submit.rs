@@ -154,7 +154,7 @@ fn check(bodies: Vec<TaskBody>) -> Result<Vec<Checked>, Failure> {
 }
 
 /// Files can be had of tasks that have ended, or that come before.
-async fn check_sources(master: &Master, tasks: &[Checked]) -> Result<(), Failure> {
+pub(crate) async fn check_sources(master: &Master, tasks: &[Checked]) -> Result<(), Failure> {
     let mut known = BTreeSet::new();
     for (at, task) in tasks.iter().enumerate() {
         let pointer = || match tasks.len() {
@@ -198,7 +198,7 @@ fn prepare(tasks: &[Checked]) -> Vec<Arc<PreparedSpec>> {
 
 /// Keeps the inputs that are too large for specifications, before anything names them and off the
 /// store's thread.
-async fn keep_inputs(master: &Master, specs: &mut [Arc<PreparedSpec>]) -> Result<(), Failure> {
+pub(crate) async fn keep_inputs(master: &Master, specs: &mut [Arc<PreparedSpec>]) -> Result<(), Failure> {
     let mut new: Vec<Arc<NewBlob>> = specs.iter().flat_map(|spec| spec.blobs.iter().cloned()).collect();
     if new.is_empty() {
         return Ok(());

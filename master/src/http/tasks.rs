@@ -9,7 +9,10 @@ use agentflow_core::rejection::Rejection;
 use agentflow_core::status::Status;
 use agentflow_core::why::Why;
 use agentflow_protocol::Problem;
-use agentflow_protocol::api::{Attempts, Nothing, PatchBody, Progress, TaskPage, TaskView, WhyView};
+use agentflow_protocol::api::{
+    AttemptView, Attempts, Nothing, PatchBody, Progress, TaskPage, TaskView, WhyView,
+};
+use agentflow_protocol::saved::ContinueBody;
 use agentflow_protocol::submit::check_name;
 use agentflow_schema::{Cursor, TaskFilter, TaskRecord};
 use serde::Deserialize;
@@ -149,8 +152,8 @@ pub(crate) async fn cancel(
     act(&master, &request, &id, payload, |id| Request::Cancel { tasks: vec![id] }, "cancelling").await
 }
 
-/// Runs a settled task again.
-#[utoipa::path(post, path = "/api/v2/tasks/{id}/retry", tag = "tasks", params(("id" = String, Path)),
+/// Runs a settled task again, from its newest checkpoint unless it is to begin at the beginning.
+#[utoipa::path(post, path = "/api/v2/tasks/{id}/retry", tag = "tasks", params(("id" = String, Path)), request_body = ContinueBody,
     responses((status = 200, body = TaskView), (status = 404, body = Problem), (status = 409, body = Problem, description = "It is not settled")))]
 pub(crate) async fn retry(
     master: web::Data<Master>,
@@ -158,7 +161,11 @@ pub(crate) async fn retry(
     id: web::Path<String>,
     payload: web::Payload,
 ) -> Answered {
-    act(&master, &request, &id, payload, |id| Request::Retry { tasks: vec![id] }, "a retry").await
+    read::no_query(&request)?;
+    master.check_writable()?;
+    let id = read::task_id(&id)?;
+    let ContinueBody { continue_from } = read::json_or_nothing(&request, payload).await?;
+    change(&master, id, Request::Retry { tasks: vec![id], continue_from }, "a retry").await
 }
 
 pub(crate) async fn act(
@@ -272,14 +279,37 @@ pub(crate) async fn attempts(
     read::no_query(&request)?;
     let id = read::task_id(&id)?;
     let record = record(&master, id).await?;
+    ok(&Attempts { attempts: all_attempts(&master, &record).await? })
+}
+
+/// Every attempt of a task, oldest first.
+pub(crate) async fn all_attempts(master: &Master, record: &TaskRecord) -> Result<Vec<AttemptView>, Failure> {
+    let id = record.id;
     let rows = master.read(move |readers| readers.attempts(id)).await?;
     let mut attempts: Vec<_> = rows.into_iter().map(views::attempt).collect();
-    if let Some(latest) = views::latest_attempt(&record)
+    if let Some(latest) = views::latest_attempt(record)
         && attempts.last().is_none_or(|last| last.fence < latest.fence)
     {
         attempts.push(latest);
     }
-    ok(&Attempts { attempts })
+    Ok(attempts)
+}
+
+/// What a refusal means for a task that the kernel may not know: it knows live ones only.
+pub(crate) async fn not_live(master: &Master, id: TaskId, rejection: Rejection, what: &str) -> Failure {
+    if !matches!(rejection, Rejection::UnknownTask(_)) {
+        return rejection.into();
+    }
+    match record(master, id).await {
+        Ok(record) if record.state.status.is_settled() => Failure::conflict(format!(
+            "the task is {}; {what} needs one that is not settled",
+            record.state.status
+        )),
+        Ok(_) => {
+            Failure::conflict(format!("it is a node of a run and has not begun; {what} needs one that has"))
+        }
+        Err(failure) => failure,
+    }
 }
 
 /// A task's row. A number that a run has given to a node of which nothing has become yet has none: the

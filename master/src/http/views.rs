@@ -70,7 +70,7 @@ pub(crate) fn stand(id: TaskId, title: String, created_at: Wall, state: &TaskSta
         group: state.group.as_ref().to_owned(),
         priority: state.priority,
         attempt: state.attempt.0,
-        version: 1,
+        version: state.version,
         fence: state.fence.0,
         worker: state.worker.as_deref().map(str::to_owned),
         run_id: None,

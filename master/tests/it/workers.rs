@@ -158,10 +158,10 @@ fn versions_are_agreed_on() {
         let answer = socket.text();
         (socket, answer)
     };
-    let (mut socket, answer) = connect(0);
+    let (mut socket, answer) = connect(1);
     assert_eq!((&answer["type"], &answer["retry"]), (&json!("refused"), &json!(false)));
     assert_eq!(socket.closed().0, 1008);
-    for (version, agreed) in [(1, 1), (2, 2), (99, 2)] {
+    for (version, agreed) in [(2, 2), (3, 3), (99, 3)] {
         let (_, answer) = connect(version);
         assert_eq!((&answer["type"], &answer["version"]), (&json!("welcome"), &json!(agreed)));
     }

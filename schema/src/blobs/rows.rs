@@ -97,6 +97,7 @@ impl Rows {
                  WHERE stored_at < $1 \
                  AND NOT EXISTS (SELECT 1 FROM task_blobs WHERE task_blobs.sha256 = blobs.sha256) \
                  AND NOT EXISTS (SELECT 1 FROM spec_blobs WHERE spec_blobs.sha256 = blobs.sha256) \
+                 AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.sha256 = blobs.sha256) \
                  LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING sha256",
             )
             .bind::<BigInt, _>(before.0)

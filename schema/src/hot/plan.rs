@@ -14,7 +14,8 @@ use super::rows::{
     AttemptUpsert, DefinitionInsert, KeyInsert, KeyLimitRemove, KeyLimitUpsert, LogUpsert, RelationInsert,
     RelationRemove, RoundRemove, RoundUpsert, RunInsert, RunRedefine, RunUpdate, ScheduleRemove,
     ScheduleUpsert, SegmentInsert, SpecBlobInsert, SpecInsert, SpecRemoval, SpecUse, SubjectInsert,
-    TaskBlobUpsert, TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate, TaskUpdate, WorkerUpsert,
+    TaskBlobUpsert, TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate, TaskUpdate,
+    TaskVersionUpdate, WorkerUpsert,
 };
 use crate::columns::{Role, big, small};
 use crate::error::{Error, Kind};
@@ -31,6 +32,7 @@ pub(crate) struct Lead {
     last_batch: i64,
     last_task: i64,
     last_run: i64,
+    last_checkpoint: i64,
     settled: [i64; 4],
 }
 
@@ -50,6 +52,7 @@ impl Lead {
             last_batch: big(decision.0),
             last_task: big(counters.last_task.0),
             last_run: big(counters.last_run.0),
+            last_checkpoint: big(counters.last_checkpoint.0),
             settled: [settled.completed, settled.failed, settled.cancelled, settled.skipped].map(big),
         }
     }
@@ -65,6 +68,7 @@ where
             (", last_batch = ", &self.last_batch),
             (", last_task = ", &self.last_task),
             (", last_run = ", &self.last_run),
+            (", last_checkpoint = ", &self.last_checkpoint),
             (", settled_completed = ", &self.settled[0]),
             (", settled_failed = ", &self.settled[1]),
             (", settled_cancelled = ", &self.settled[2]),
@@ -104,6 +108,7 @@ pub(crate) fn write_rows(connection: &mut impl Write, gathered: &Gathered, head:
     write_tasks(connection, gathered, head)?;
     // Only now does no task name it.
     connection.write(gathered.released.iter().map(|hash| SpecRemoval { hash: &hash.0 }).collect())?;
+    super::saved::write(connection, gathered)?;
     write_relations(connection, gathered)?;
     write_rounds(connection, gathered)?;
     write_blobs(connection, gathered)?;
@@ -323,7 +328,7 @@ fn write_relations(connection: &mut impl Write, gathered: &Gathered) -> Result<(
 
 fn write_tasks(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> Result<(), Error> {
     let (mut births, mut states, mut outcomes, mut mentioned) = (vec![], vec![], vec![], vec![]);
-    let mut specs = vec![];
+    let (mut specs, mut versions) = (vec![], vec![]);
     for (id, entry) in &gathered.tasks {
         let id = big(id.0);
         let segments = mentions(head, entry);
@@ -333,6 +338,9 @@ fn write_tasks(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> R
         };
         if let Some(spec) = &entry.spec {
             specs.push(TaskSpecUpdate { spec: &spec.0, id });
+        }
+        if let Some(title) = &entry.title {
+            versions.push(TaskVersionUpdate { version: small(state.version), title, id });
         }
         match (&entry.birth, &entry.outcome) {
             (Some(birth), outcome) => {
@@ -379,6 +387,7 @@ fn write_tasks(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> R
     connection.write(states)?;
     connection.write(outcomes)?;
     connection.write(specs)?;
+    connection.write(versions)?;
     connection.write(mentioned)
 }
 

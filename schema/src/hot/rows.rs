@@ -144,6 +144,17 @@ row! {
 }
 
 row! {
+    /// Another version of a task.
+    TaskVersionUpdate<'a> in "tasks",
+    Verb::Update { sqlite: ("version = ", ""), postgres: "version = u.version" },
+    {
+        version: i32 => Integer,
+        title: &'a str => Text,
+        id: i64 => BigInt,
+    }
+}
+
+row! {
     /// A specification that tasks have been taken from: it goes with the last one.
     SpecRemoval<'a> in "task_specs", Verb::Remove { only_if: "uses = 0" },
     {

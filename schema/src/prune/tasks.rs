@@ -12,7 +12,7 @@ use super::{IDS_PER_STATEMENT, Progress, Pruned, RemovedLog, runs};
 use crate::columns::{status, unsigned, unsigned_small};
 use crate::connection::AnyConnection;
 use crate::error::Error;
-use crate::tables::{attempts, task_logs, task_relationships, task_specs, tasks};
+use crate::tables::{attempts, task_logs, task_relationships, task_specs, task_versions, tasks};
 
 /// Rows looked at for each that may be removed, so that a stretch of live tasks costs no long turn.
 const SCAN_FACTOR: usize = 4;
@@ -60,8 +60,10 @@ pub(super) fn prune(
     // Otherwise the next turn begins where this one did, and removes more of them.
     if remove_relations(connection, &ids)? {
         progress.tasks = place;
+        // Before the rows go that name them.
+        let versions = versions(connection, &ids)?;
         remove(connection, &ids, pruned)?;
-        count(connection, chosen, pruned)?;
+        count(connection, chosen, versions, pruned)?;
     }
     Ok(())
 }
@@ -155,9 +157,28 @@ fn remove(connection: &mut AnyConnection, ids: &[i64], pruned: &mut Pruned) -> R
     Ok(())
 }
 
+/// How often the versions of tasks name each specification.
+fn versions(connection: &mut AnyConnection, ids: &[i64]) -> Result<BTreeMap<Vec<u8>, i64>, Error> {
+    let mut uses = BTreeMap::new();
+    for ids in ids.chunks(IDS_PER_STATEMENT) {
+        let specs: Vec<Vec<u8>> = task_versions::table
+            .filter(task_versions::task.eq_any(ids.to_vec()))
+            .select(task_versions::spec)
+            .load(connection)?;
+        for spec in specs {
+            *uses.entry(spec).or_default() += 1;
+        }
+    }
+    Ok(uses)
+}
+
 /// Counts the removed tasks, and takes away the specifications that none names any more.
-fn count(connection: &mut AnyConnection, removed: Vec<Candidate>, pruned: &mut Pruned) -> Result<(), Error> {
-    let mut uses: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+fn count(
+    connection: &mut AnyConnection,
+    removed: Vec<Candidate>,
+    mut uses: BTreeMap<Vec<u8>, i64>,
+    pruned: &mut Pruned,
+) -> Result<(), Error> {
     for row in removed {
         if let Some(count) = pruned.settled.of(status(row.status)?) {
             *count += 1;

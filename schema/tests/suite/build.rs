@@ -84,6 +84,7 @@ pub(crate) fn state(status: Status) -> TaskState {
         fence: Fence(u64::from(held)),
         failures: 0,
         lost: 0,
+        version: 1,
         worker: held.then(|| "w1".into()),
         ready_at: Wall(10),
         assigned_at: held.then_some(Wall(20)),
@@ -99,11 +100,18 @@ pub(crate) fn birth(spec: &SpecRow, at: i64) -> Option<Box<TaskBirth>> {
 }
 
 pub(crate) fn new_task(id: u64, spec: &SpecRow, state: TaskState) -> TaskWrite {
-    TaskWrite { id: TaskId(id), birth: birth(spec, 5), spec: None, state, outcome: OutcomeChange::Keep }
+    TaskWrite {
+        id: TaskId(id),
+        birth: birth(spec, 5),
+        spec: None,
+        title: None,
+        state,
+        outcome: OutcomeChange::Keep,
+    }
 }
 
 pub(crate) fn changed(id: u64, state: TaskState) -> TaskWrite {
-    TaskWrite { id: TaskId(id), birth: None, spec: None, state, outcome: OutcomeChange::Keep }
+    TaskWrite { id: TaskId(id), birth: None, spec: None, title: None, state, outcome: OutcomeChange::Keep }
 }
 
 pub(crate) fn with_outcome(task: TaskWrite, outcome: Outcome) -> TaskWrite {

@@ -6,7 +6,7 @@ use agentflow_core::batch::{
     AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, LogRow, Outcome, SettledCounts, TaskState,
 };
 use agentflow_core::event::{Event, Happening, Subject};
-use agentflow_core::ids::{Attempt, DecisionNumber, Epoch, RunId, Seq, TaskId};
+use agentflow_core::ids::{Attempt, CheckpointId, DecisionNumber, Epoch, RunId, Seq, TaskId};
 use agentflow_core::spec::Payload;
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
@@ -285,6 +285,7 @@ fn numbers_go_on_in_the_next_office(database: &TestDatabase) {
     let counters = Counters {
         last_task: TaskId(9),
         last_run: RunId(5),
+        last_checkpoint: CheckpointId(7),
         settled: SettledCounts { completed: 1, failed: 2, cancelled: 3, skipped: 4 },
     };
     store.commit([Batch { counters, ..creation(7, 1..=2) }]);

@@ -37,7 +37,7 @@ impl World {
                 }
                 Ok(())
             }
-            (Request::Retry { tasks }, Ok(Answer::Changed { changed, refused })) => {
+            (Request::Retry { tasks, .. }, Ok(Answer::Changed { changed, refused })) => {
                 check_total(tasks, *changed, refused)?;
                 for (task, before) in tasks.iter().zip(&pending.reopenings) {
                     let is_refused = refused.iter().any(|(other, _)| other == task);

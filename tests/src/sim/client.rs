@@ -8,7 +8,7 @@ use agentflow_core::batch::KeyHash;
 use agentflow_core::ids::{BootId, ReplyTo, RunId, TaskId};
 use agentflow_core::kernel::{Answer, Input, NewTask, Predecessor, PreparedSpec, Reply, Request, SubmitKey};
 use agentflow_core::rejection::Rejection;
-use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
+use agentflow_core::spec::{ContinueFrom, OnDisconnect, Payload, Resources, RetryOn, Spec};
 
 use super::world::{Happening, World};
 
@@ -69,7 +69,7 @@ impl World {
             0..=9 if live < ENOUGH => self.new_submission(),
             10 => Request::Cancel { tasks: self.endless().into_iter().take(1).collect() },
             11..=12 => Request::Cancel { tasks: self.some_tasks() },
-            13..=14 => Request::Retry { tasks: self.some_tasks() },
+            13..=14 => Request::Retry { tasks: self.some_tasks(), continue_from: ContinueFrom::Checkpoint },
             15 => Request::Patch {
                 tasks: self.some_tasks(),
                 priority: self.random.pick(&[None, Some(10), Some(50), Some(90)]).flatten(),
@@ -205,7 +205,7 @@ impl World {
         self.master.last_reply = self.master.last_reply.next();
         let to = self.master.last_reply;
         let reopenings = match &request {
-            Request::Cancel { tasks } | Request::Retry { tasks } => {
+            Request::Cancel { tasks } | Request::Retry { tasks, .. } => {
                 tasks.iter().map(|task| self.store.history.reopenings(*task)).collect()
             }
             _ => Vec::new(),

@@ -151,6 +151,7 @@ impl World {
                 self.send_down(session, Downward::Return(keys));
                 Ok(())
             }
+            Effect::Answers { .. } => Err("nobody has asked for anything".to_owned()),
             Effect::LoadRun { run } => Err(format!("run {run} was asked for; nobody runs any again")),
             Effect::Drain { session } => {
                 self.send_down(session, Downward::Drain);

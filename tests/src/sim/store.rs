@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, RunNode, SpecRow,
-    TaskBirth, TaskRow, TaskState, TaskWrite, Waits, WorkerRow,
+    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, RunNode, SavedTask,
+    SpecRow, TaskBirth, TaskRow, TaskState, TaskWrite, Waits, WorkerRow,
 };
 use agentflow_core::blob::BlobHash;
 use agentflow_core::event::{Event, Happening, Subject};
@@ -205,7 +205,7 @@ impl Store {
     }
 
     fn write_task(&mut self, write: TaskWrite, births: &mut Births) -> Result<(), String> {
-        let TaskWrite { id, birth, spec, state, outcome } = write;
+        let TaskWrite { id, birth, spec, title: _, state, outcome } = write;
         if let Some(change) = spec
             && !self.specs.contains_key(&change.new)
         {
@@ -347,7 +347,7 @@ impl Store {
             let row = self.rows.get(id)?;
             let spec = Arc::clone(self.spec_of(row)?);
             let successors = self.ties.live_after(*id, &self.rows);
-            Some(LoadedTask { row: task_row(*id, row), spec, successors })
+            Some(LoadedTask { row: task_row(*id, row), spec, successors, saved: SavedTask::default() })
         };
         asked.iter().filter_map(load).collect()
     }

@@ -139,6 +139,7 @@ impl Daemon {
         for attempt in self.attempts.values() {
             attempt.control.stop(Stop::Drop);
         }
+        self.outbox.asks(|asks| asks.give_up("the worker leaves"));
         self.spool.sync();
         if let Some(done) = self.done.take() {
             // Nobody may wait any more.

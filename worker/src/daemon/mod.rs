@@ -13,21 +13,23 @@
 //!
 //! The frames of the master are in `session`, leaving is in `leaving`.
 
+mod door;
 mod leaving;
 mod session;
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use agentflow_core::batch::Outcome;
-use agentflow_core::ids::{BootId, Epoch, TaskId};
+use agentflow_core::ids::{BootId, Epoch, RunId, TaskId};
 use agentflow_core::spec::{RetryOn, Spec};
 use agentflow_core::time::Mono;
 use agentflow_protocol::worker::{
-    AttemptKey, End, Finished, FromWorker, Held, Hello, Report, ReportBody, VERSION,
+    AskBody, AttemptKey, End, Finished, FromWorker, Held, Hello, Report, ReportBody, VERSION,
 };
 use tokio::sync::oneshot;
 
@@ -36,6 +38,7 @@ use crate::clock::{boottime, wall};
 use crate::config::Config;
 use crate::control::{Control, Stop};
 use crate::data_dir::DataDir;
+use crate::door::Door;
 use crate::error::Error;
 use crate::executor::environment::Environment;
 use crate::executor::{Event, Executor};
@@ -44,9 +47,11 @@ use crate::lease::Lease;
 use crate::link::{self, LinkEvent, Target};
 use crate::log_stream::{LogStream, Policy};
 use crate::outbox::{Closing, Outbox};
+use crate::place::Place;
 use crate::post::{LINGER_MS, Mail, Post};
 use crate::slots::{Job, Slots};
 use crate::spool::Spool;
+use crate::worktrees::Sweeper;
 use leaving::Leaving;
 
 /// A report that is not acknowledged by then goes to the spool.
@@ -60,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) spool: Spool,
     pub(crate) inherited: Vec<Report>,
     pub(crate) warden: Warden,
+    pub(crate) listener: UnixListener,
     pub(crate) done: oneshot::Sender<Left>,
 }
 
@@ -93,6 +99,10 @@ struct Attempt {
     spec: Arc<Spec>,
     control: Arc<Control>,
     log: Arc<LogStream>,
+    run: Option<RunId>,
+    /// Opens the door for it.
+    secret: Arc<str>,
+    place: Arc<Place>,
     phase: Phase,
 }
 
@@ -100,6 +110,8 @@ struct Attempt {
 pub(crate) struct Daemon {
     config: Config,
     boot: BootId,
+    /// How the keys of this life's attempts begin.
+    key_prefix: String,
     outbox: Rc<Outbox>,
     post: Arc<Post>,
     slots: Slots<Executor>,
@@ -120,6 +132,8 @@ pub(crate) struct Daemon {
     /// Until it is handed over at the end.
     warden: Option<Warden>,
     done: Option<oneshot::Sender<Left>>,
+    /// Takes away what settled tasks have left.
+    _sweeper: Option<Sweeper>,
     _data_dir: DataDir,
 }
 
@@ -130,18 +144,27 @@ impl Daemon {
     }
 
     fn new(parts: Parts, context: &mut Context<Self>) -> Self {
-        let Parts { config, boot, data_dir, spool, inherited, warden, done } = parts;
-        let environment = Environment::new(&data_dir.path, &data_dir.key_of(boot));
+        let Parts { config, boot, data_dir, spool, inherited, warden, listener, done } = parts;
+        let key_prefix = data_dir.key_of(boot);
+        let environment = Environment::new(&data_dir.path, &key_prefix, &data_dir.socket);
+        let api = Arc::new(Api::new(config.masters.clone(), config.token_file.clone()));
+        let scratch = environment.attempts().to_owned();
+        let door = Door::new(context.address(), Arc::clone(&api), scratch, config.slots);
+        actix_rt::spawn(Rc::new(door).serve(listener));
         let waiting = Arc::default();
         let post = Post::new(context.address().recipient(), Arc::clone(&waiting), config.prefetch);
         let post = Arc::new(post);
+        let home = data_dir.path.join("worktrees");
+        let sweeper = Sweeper::start(home.clone(), Arc::clone(&api));
+        let sweeper = sweeper.inspect_err(|error| log::warn!("worktrees of settled tasks stay: {error}"));
         let executor = Executor::new(
             Arc::clone(&post),
             environment,
             warden.groups(),
             config.handlers.clone(),
             config.slots,
-            Api::new(config.masters.clone(), config.token_file.clone()),
+            api,
+            home,
         );
         let outbox = Rc::new(Outbox::default());
         let target = Target { masters: config.masters.clone(), token_file: config.token_file.clone() };
@@ -157,6 +180,7 @@ impl Daemon {
             outbox,
             config,
             boot,
+            key_prefix,
             spool,
             spool_armed: false,
             lease: Lease::new(),
@@ -170,6 +194,7 @@ impl Daemon {
             leaving: Leaving::No,
             warden: Some(warden),
             done: Some(done),
+            _sweeper: sweeper.ok(),
             _data_dir: data_dir,
         }
     }
@@ -242,14 +267,10 @@ impl Daemon {
         self.report_end(key, Box::new(finished));
     }
 
-    /// Gives back what has not begun, in the way that this master understands.
+    /// Gives back what has not begun.
     fn give_back(&mut self, key: AttemptKey) {
         self.attempts.remove(&key.task);
-        if self.version >= 2 {
-            self.report(key, ReportBody::Returned {});
-        } else {
-            self.report_unbegun(key, End::Interrupted, None);
-        }
+        self.report(key, ReportBody::Returned {});
     }
 
     /// The attempt, if it is this very one that is held.
@@ -379,6 +400,11 @@ impl Daemon {
                 if let Some(attempt) = self.held(key) {
                     attempt.phase = Phase::Running;
                     self.report(key, ReportBody::Started { at });
+                }
+            }
+            Event::Save { key, checkpoint } => {
+                if self.held(key).is_some() {
+                    self.ask(key, AskBody::Checkpoint(checkpoint), None);
                 }
             }
             Event::Output(key) => {

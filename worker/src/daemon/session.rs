@@ -19,6 +19,7 @@ use crate::control::{Control, Stop};
 use crate::error::Kind;
 use crate::log_stream::LogStream;
 use crate::outbox::Closing;
+use crate::place::Place;
 use crate::slots::Job;
 
 impl Daemon {
@@ -43,6 +44,7 @@ impl Daemon {
         match frame {
             ToWorker::Assign(assign) => self.assign(&assign),
             ToWorker::Ack { up_to } => self.acknowledged(up_to),
+            ToWorker::Answers { answers } => self.answered(answers),
             ToWorker::HeartbeatAck { n } => self.lease.acknowledged(n),
             ToWorker::Cancel { keys } => self.cancel(&keys, context),
             ToWorker::Drop { keys } => self.drop_attempts(&keys.into_iter().collect()),
@@ -163,18 +165,25 @@ impl Daemon {
     }
 
     fn hold(&mut self, task: &Assignment, spec: &Arc<Spec>) -> Job {
-        let Assignment { key, rank, run, .. } = *task;
+        let Assignment { key, rank, run, checkpoint, memory, .. } = *task;
+        let secret: Arc<str> = self.new_secret(key.task).into();
+        let place: Arc<Place> = Arc::default();
         let control = Arc::new(Control::default());
         let log = Arc::new(LogStream::new(&self.log_policy));
         let job = Job {
             key,
             rank,
             run,
+            checkpoint,
+            remembers: memory,
+            secret: Arc::clone(&secret),
+            place: Arc::clone(&place),
             spec: Arc::clone(spec),
             control: Arc::clone(&control),
             log: Arc::clone(&log),
         };
-        let attempt = Attempt { key, spec: Arc::clone(spec), control, log, phase: Phase::Waiting };
+        let attempt =
+            Attempt { key, spec: Arc::clone(spec), control, log, run, secret, place, phase: Phase::Waiting };
         self.attempts.insert(key.task, attempt);
         job
     }

@@ -40,32 +40,37 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// `key_prefix` is how this life's attempt keys begin; unguessable.
-    pub(crate) fn new(data_dir: &Path, key_prefix: &str) -> Self {
+    pub(crate) fn new(data_dir: &Path, key_prefix: &str, socket: &Path) -> Self {
         let names = std::env::vars_os().map(|(name, _)| name);
         let withheld = names.filter(|name| name.as_encoded_bytes().starts_with(b"AGENTFLOW_")).collect();
         Self {
             withheld,
             key_prefix: key_prefix.to_owned(),
             attempts: data_dir.join("attempts"),
-            socket: data_dir.join("worker.sock"),
+            socket: socket.to_owned(),
         }
     }
 
-    /// The worker's own variables without its secrets, then the task's, then the marks that belong
-    /// to any process of this worker.
-    pub(crate) fn apply_base(&self, command: &mut Command, spec: &Spec) {
+    /// The worker's own variables without its secrets, then the task's, then the mark that belongs to
+    /// any process of this worker.
+    pub(crate) fn apply_base(&self, command: &mut Command, spec: &Spec, key: &str) {
         for name in &self.withheld {
             command.env_remove(name);
         }
         // Adding variables one by one keeps the command on posix_spawn.
         command.envs(&spec.env);
-        command.env(ATTEMPT_KEY, self.new_key());
+        command.env(ATTEMPT_KEY, key);
+    }
+
+    /// The mark of a process that belongs to no attempt; it opens nothing.
+    pub(crate) fn mark(&self) -> &str {
+        &self.key_prefix
     }
 
     /// Everything of [`Self::apply_base`], and what the contract promises to each attempt.
     pub(crate) fn apply(&self, command: &mut Command, job: &Job) {
         let key = job.key;
-        self.apply_base(command, &job.spec);
+        self.apply_base(command, &job.spec, &job.secret);
         command.env("AGENTFLOW_TASK_ID", key.task.to_string());
         command.env("AGENTFLOW_RUN_ID", job.run.map(|run| run.to_string()).unwrap_or_default());
         command.env("AGENTFLOW_ATTEMPT", key.attempt.to_string());
@@ -83,6 +88,21 @@ impl Environment {
     pub(crate) fn write_input(&self, job: &Job, input: &str) -> Result<(), String> {
         let path = self.file(job.key, "input");
         std::fs::write(&path, input).map_err(|error| format!("AGENTFLOW_INPUT cannot be written: {error}"))
+    }
+
+    /// Where the files of attempts are.
+    pub(crate) fn attempts(&self) -> &Path {
+        &self.attempts
+    }
+
+    /// Where the attempt finds the checkpoint at which it begins.
+    pub(crate) fn checkpoint(&self, key: AttemptKey) -> PathBuf {
+        self.file(key, "checkpoint")
+    }
+
+    /// Where it finds what its task remembers.
+    pub(crate) fn memory(&self, key: AttemptKey) -> PathBuf {
+        self.file(key, "memory")
     }
 
     /// The directory of the files of earlier tasks.
@@ -123,13 +143,5 @@ impl Environment {
 
     fn file(&self, key: AttemptKey, suffix: &str) -> PathBuf {
         self.attempts.join(format!("{}.{}.{}.{suffix}", key.task, key.attempt, key.fence))
-    }
-
-    fn new_key(&self) -> String {
-        // Without randomness the key still marks the process; it only opens nothing.
-        match getrandom::u64() {
-            Ok(random) => format!("{}{random:016x}", self.key_prefix),
-            Err(_) => self.key_prefix.clone(),
-        }
     }
 }

@@ -183,7 +183,7 @@ impl Warm {
         let (program, args) = handler.argv.split_first().ok_or("the handler's argv is empty")?;
         let mut command = Command::new(program);
         command.args(args).process_group(0);
-        executor.environment.apply_base(&mut command, spec);
+        executor.environment.apply_base(&mut command, spec, executor.environment.mark());
         if let Some(workdir) = &spec.workdir {
             command.current_dir(workdir);
         }

@@ -169,8 +169,8 @@ impl Executor {
         if job.spec.artifacts.is_empty() {
             return Ok(artifacts);
         }
-        let base = match &job.spec.workdir {
-            Some(workdir) => PathBuf::from(workdir),
+        let base = match job.place.directory(&job.spec) {
+            Some(directory) => directory.to_owned(),
             None => std::env::current_dir().map_err(|error| format!("artifacts: {error}"))?,
         };
         let paths = find(&base, &job.spec.artifacts, all).map_err(|error| format!("artifacts: {error}"))?;
@@ -193,7 +193,7 @@ impl Executor {
         Ok(Artifact { path: path.into(), blob, executable: metadata.permissions().mode() & 0o100 != 0 })
     }
 
-    fn patiently<T>(
+    pub(super) fn patiently<T>(
         &self,
         job: &Job,
         ask: impl FnOnce(&Patience<'_>) -> Result<T, Failed>,

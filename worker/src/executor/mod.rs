@@ -15,13 +15,17 @@ pub(crate) mod environment;
 mod handler;
 mod keep;
 pub(crate) mod output;
+mod own_file;
 mod process;
-mod watch;
+mod resume;
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use agentflow_core::batch::Outcome;
+use agentflow_core::checkpoint::NewCheckpoint;
 use agentflow_core::limits::ERROR_BYTES;
 use agentflow_core::spec::{Payload, RetryOn};
 use agentflow_core::time::Wall;
@@ -48,6 +52,8 @@ pub(crate) enum Event {
     Begun { key: AttemptKey, at: Wall },
     /// It has output to send.
     Output(AttemptKey),
+    /// Its own file has changed.
+    Save { key: AttemptKey, checkpoint: Box<NewCheckpoint> },
     /// It is over, and its slot is free. Totals of its output are still missing.
     Ended { key: AttemptKey, finished: Box<Finished> },
 }
@@ -101,7 +107,9 @@ pub(crate) struct Executor {
     environment: Environment,
     groups: Arc<Groups>,
     handlers: handler::Pools,
-    api: Api,
+    api: Arc<Api>,
+    /// Where worktrees are.
+    worktrees: PathBuf,
 }
 
 impl Executor {
@@ -111,10 +119,11 @@ impl Executor {
         groups: Arc<Groups>,
         handlers: BTreeMap<String, Handler>,
         slots: u32,
-        api: Api,
+        api: Arc<Api>,
+        worktrees: PathBuf,
     ) -> Self {
         let handlers = handler::Pools::new(handlers, slots);
-        Self { post, environment, groups, handlers, api }
+        Self { post, environment, groups, handlers, api, worktrees }
     }
 
     /// Hands output on to whoever sends it.

@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal};
 
 use super::deadlines::Deadlines;
 use super::output::read_outputs;
+use super::own_file::OwnFile;
 use super::watch::{self, Exit};
 use super::{Ending, Executor, Scratch, bounded};
 use crate::control::signal_group;
@@ -30,6 +31,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Runs the attempt's process to its end, and has kept what it leaves.
 pub(super) fn run(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Ending {
     let ending = run_process(executor, job, scratch);
+    if ending.end == End::Completed {
+        job.place.close();
+    }
     scratch.tail.clear();
     executor.environment.clean(job);
     ending
@@ -52,11 +56,15 @@ fn run_process(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Ending 
     scratch.tail.begin(executor.environment.scratch(job.key));
     let mut pipes = Pipes { out: child.stdout.take(), err: child.stderr.take() };
     let mut deadlines = Deadlines::new(&job.spec, Instant::now());
-    let watched = pipes.until_exit(executor, job, scratch, group, &mut deadlines);
+    let mut own_file = OwnFile::of(job, Instant::now());
+    let watched = pipes.until_exit(executor, job, scratch, group, (&mut deadlines, own_file.as_mut()));
     let stopped = job.control.stopped();
     // Dead or not to be watched: in both cases nothing of the group may stay.
     signal_group(group, Signal::KILL);
     let drained = watched.and_then(|()| pipes.drain(executor, job, scratch));
+    if let Some(own_file) = &mut own_file {
+        own_file.look(executor, job);
+    }
     executor.groups.remove(group);
     job.control.end();
     let status = child.wait();
@@ -105,18 +113,25 @@ fn judge(
 
 fn start(executor: &Executor, job: &Job) -> Result<Child, String> {
     let spec = &*job.spec;
-    let mut command = command(spec)?;
+    if let Some(worktree) = &spec.worktree {
+        let cancelled = || job.control.stopped().is_some();
+        let opened = job.place.open(spec, worktree, &executor.worktrees, job.key, &cancelled);
+        opened.map_err(|why| format!("worktree: {why}"))?;
+    }
+    let directory = job.place.directory(spec);
+    let mut command = command(spec, directory)?;
     if let Some(input) = executor.input(job)? {
         executor.environment.write_input(job, &input)?;
     }
     executor.fetch(job)?;
+    executor.resume(job)?;
     prepare(executor, job, &mut command);
     let mut spawned = command.spawn();
     // A script that may be run but does not say by what.
     if let (Err(error), Payload::Script { path, args }) = (&spawned, &spec.payload)
         && error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error())
     {
-        command = through_shell(&script_path(spec, path)?, args);
+        command = through_shell(&script_path(directory, path)?, args);
         prepare(executor, job, &mut command);
         spawned = command.spawn();
     }
@@ -125,8 +140,8 @@ fn start(executor: &Executor, job: &Job) -> Result<Child, String> {
 
 fn prepare(executor: &Executor, job: &Job, command: &mut Command) {
     executor.environment.apply(command, job);
-    if let Some(workdir) = &job.spec.workdir {
-        command.current_dir(workdir);
+    if let Some(directory) = job.place.directory(&job.spec) {
+        command.current_dir(directory);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
 }
@@ -143,7 +158,7 @@ pub(super) fn explain(spec: &Spec, command: &Command, error: &io::Error) -> Stri
     format!("cannot start '{}': {error}{hint}", command.get_program().to_string_lossy())
 }
 
-fn command(spec: &Spec) -> Result<Command, String> {
+fn command(spec: &Spec, directory: Option<&Path>) -> Result<Command, String> {
     match &spec.payload {
         Payload::Shell { command: line } => {
             let mut command = Command::new("/bin/sh");
@@ -157,7 +172,7 @@ fn command(spec: &Spec) -> Result<Command, String> {
             Ok(command)
         }
         Payload::Script { path, args } => {
-            let path = script_path(spec, path)?;
+            let path = script_path(directory, path)?;
             if let Err(error) = std::fs::metadata(&path) {
                 return Err(format!("cannot start '{}': {error}", path.display()));
             }
@@ -179,8 +194,8 @@ fn through_shell(path: &Path, args: &[String]) -> Command {
 }
 
 /// A script's path counts from the task's directory, never from `PATH`.
-fn script_path(spec: &Spec, path: &str) -> Result<PathBuf, String> {
-    let path = Path::new(spec.workdir.as_deref().unwrap_or("")).join(path);
+fn script_path(directory: Option<&Path>, path: &str) -> Result<PathBuf, String> {
+    let path = directory.unwrap_or(Path::new("")).join(path);
     std::path::absolute(&path).map_err(|error| format!("cannot start '{}': {error}", path.display()))
 }
 
@@ -197,7 +212,7 @@ impl Pipes {
         job: &Job,
         scratch: &mut Scratch,
         group: Pid,
-        deadlines: &mut Deadlines,
+        (deadlines, mut own_file): (&mut Deadlines, Option<&mut OwnFile>),
     ) -> io::Result<()> {
         let exit = Exit::of(group);
         loop {
@@ -205,7 +220,12 @@ impl Pipes {
             if let Some(signal) = deadlines.due(now) {
                 signal_group(group, signal);
             }
-            let timeout = deadlines.wait(now);
+            let mut timeout = deadlines.wait(now);
+            if let Some(own_file) = own_file.as_deref_mut() {
+                own_file.look_in_time(executor, job, now);
+                let wait = own_file.wait(now);
+                timeout = Some(timeout.map_or(wait, |timeout| timeout.min(wait)));
+            }
             let (out, err) = (self.out.as_ref(), self.err.as_ref());
             let ready = watch::wait(Some(&exit), out, err, None::<&ChildStdout>, timeout)?;
             if self.read(executor, job, scratch, ready)? {

@@ -12,18 +12,18 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// A child that is not reaped yet: until it is, its number cannot be given to another.
 #[derive(Debug)]
-pub(super) struct Exit {
+pub(crate) struct Exit {
     pid: Pid,
     descriptor: Option<OwnedFd>,
 }
 
 /// What happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Ready {
-    pub(super) exited: bool,
-    pub(super) out: bool,
-    pub(super) err: bool,
-    pub(super) input: bool,
+pub(crate) struct Ready {
+    pub(crate) exited: bool,
+    pub(crate) out: bool,
+    pub(crate) err: bool,
+    pub(crate) input: bool,
 }
 
 impl Exit {
@@ -31,7 +31,7 @@ impl Exit {
     const LOOK: WaitIdOptions =
         WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
 
-    pub(super) fn of(pid: Pid) -> Self {
+    pub(crate) fn of(pid: Pid) -> Self {
         Self { pid, descriptor: pidfd_open(pid, PidfdFlags::empty()).ok() }
     }
 
@@ -41,7 +41,7 @@ impl Exit {
     }
 
     /// How it has ended, in brackets.
-    pub(super) fn cause(&self) -> String {
+    pub(crate) fn cause(&self) -> String {
         let Ok(Some(status)) = waitid(WaitId::Pid(self.pid), Self::LOOK) else { return String::new() };
         match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => format!(" (exit code {code})"),
@@ -52,7 +52,7 @@ impl Exit {
 }
 
 /// Waits until something can be read or written, the child has ended, or the time is over.
-pub(super) fn wait(
+pub(crate) fn wait(
     exit: Option<&Exit>,
     out: Option<&impl AsFd>,
     err: Option<&impl AsFd>,

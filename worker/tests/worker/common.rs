@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,11 +10,15 @@ use std::time::{Duration, Instant};
 use actix_web::rt::System;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use actix_web_actors::ws;
-use agentflow_core::ids::{Attempt, Epoch, Fence, SessionEpoch, TaskId};
+use agentflow_core::ids::{Attempt, CheckpointId, Epoch, Fence, SessionEpoch, TaskId};
 use agentflow_core::spec::{Payload, Spec};
+use agentflow_core::time::Wall;
+use agentflow_protocol::Problem;
 use agentflow_protocol::log_frame;
+use agentflow_protocol::saved::CHECKPOINT_NAME;
 use agentflow_protocol::worker::{
-    Assign, Assignment, AttemptKey, Finished, FromWorker, Hello, Report, ReportBody, ToWorker, Welcome,
+    Ask, AskAnswer, AskBody, Assign, Assignment, AttemptKey, Finished, FromWorker, Given, Hello, Report,
+    ReportBody, ToWorker, Welcome,
 };
 use serde_json::value::RawValue;
 
@@ -32,6 +35,14 @@ pub(crate) struct State {
     pub(crate) goodbye: bool,
     pub(crate) dead: Vec<String>,
     pub(crate) tokens: Vec<String>,
+    /// What attempts asked, and how far they said they were.
+    pub(crate) asks: Vec<Ask>,
+    pub(crate) progress: Vec<(f32, String)>,
+    /// What is served at other paths: a body, and the name of a checkpoint.
+    pub(crate) served: HashMap<String, (String, Option<String>)>,
+    /// Answer questions, well unless there is a reason not to.
+    pub(crate) answer_asks: bool,
+    pub(crate) refuse_asks: Option<Problem>,
     pub(crate) closed: usize,
     /// Answer reports, log bytes, heartbeats.
     pub(crate) ack_reports: bool,
@@ -149,7 +160,21 @@ impl State {
                 self.reports.extend(reports);
                 self.ack_reports.then_some(ToWorker::Ack { up_to })
             }
-            FromWorker::Progress { .. } => None,
+            FromWorker::Asks { asks } => {
+                let answers = asks.iter().map(|ask| {
+                    let checkpoint = matches!(ask.body, AskBody::Checkpoint(_));
+                    let checkpoint = checkpoint.then_some(CheckpointId(ask.no));
+                    let given = self.refuse_asks.is_none().then_some(Given { checkpoint, at: Wall(0) });
+                    AskAnswer { no: ask.no, given, problem: self.refuse_asks.clone() }
+                });
+                let answers = answers.collect();
+                self.asks.extend(asks);
+                self.answer_asks.then_some(ToWorker::Answers { answers })
+            }
+            FromWorker::Progress { percent, message, .. } => {
+                self.progress.push((percent, message));
+                None
+            }
             FromWorker::Draining {} => {
                 self.draining = true;
                 None
@@ -235,6 +260,17 @@ async fn dead(
     HttpResponse::Ok().body("{}")
 }
 
+async fn other(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    match shared.lock().served.get(request.path()).cloned() {
+        None => HttpResponse::NotFound().finish(),
+        Some((body, name)) => {
+            let mut response = HttpResponse::Ok();
+            response.insert_header((CHECKPOINT_NAME, name.unwrap_or_default()));
+            response.body(body)
+        }
+    }
+}
+
 impl Master {
     pub(crate) fn start() -> Self {
         Self::start_on(0)
@@ -250,13 +286,18 @@ impl Master {
             goodbye: false,
             dead: Vec::new(),
             tokens: Vec::new(),
+            asks: Vec::new(),
+            progress: Vec::new(),
+            served: HashMap::new(),
+            answer_asks: true,
+            refuse_asks: None,
             closed: 0,
             ack_reports: true,
             ack_logs: true,
             ack_heartbeats: true,
             keep: true,
             refuse: None,
-            version: 2,
+            version: 3,
             epoch: 1,
             heartbeat_ms: 200,
             lease_ms: 10_000,
@@ -275,6 +316,7 @@ impl Master {
                         .app_data(data.clone())
                         .route("/api/v2/workers/connect", web::get().to(connect))
                         .route("/api/v2/workers/{id}/dead", web::post().to(dead))
+                        .default_service(web::get().to(other))
                 });
                 let server = server.workers(1).disable_signals().listen(listener).expect("a server").run();
                 send.send(server.handle()).expect("the test waits");
@@ -337,13 +379,23 @@ impl Master {
     }
 
     pub(crate) fn assign(&self, specs: &[Spec], keys: impl IntoIterator<Item = (AttemptKey, u32)>) {
+        let tasks = keys.into_iter().map(|(key, spec)| {
+            let (rank, run, checkpoint, memory) = (0, None, None, false);
+            Assignment { key, spec, rank, run, checkpoint, memory }
+        });
+        self.assign_as(specs, tasks.collect());
+    }
+
+    pub(crate) fn assign_as(&self, specs: &[Spec], tasks: Vec<Assignment>) {
         let raw = |spec: &Spec| RawValue::from_string(spec.canonical()).expect("JSON");
         let epoch = Epoch(self.state().epoch);
-        self.say(&ToWorker::Assign(Assign {
-            epoch,
-            specs: specs.iter().map(raw).collect(),
-            tasks: keys.into_iter().map(|(key, spec)| Assignment { key, spec, rank: 0, run: None }).collect(),
-        }));
+        self.say(&ToWorker::Assign(Assign { epoch, specs: specs.iter().map(raw).collect(), tasks }));
+    }
+
+    /// Answers reads of that path.
+    pub(crate) fn serve(&self, path: &str, body: &str, name: Option<&str>) {
+        let name = name.map(str::to_owned);
+        self.set(|state| drop(state.served.insert(path.to_owned(), (body.to_owned(), name))));
     }
 
     pub(crate) fn assign_one(&self, task: u64, spec: Spec) {
@@ -377,65 +429,6 @@ pub(crate) fn shell(command: &str) -> Spec {
 
 pub(crate) fn exec(argv: &[&str]) -> Spec {
     Spec::new(Payload::Exec { argv: argv.iter().map(|arg| (*arg).to_owned()).collect() })
-}
-
-/// A real worker process. It is killed when it is dropped.
-pub(crate) struct Worker {
-    pub(crate) child: Child,
-}
-
-impl Worker {
-    pub(crate) fn start(master: &Master, dir: &Path, flags: &[&str]) -> Self {
-        Self::start_at(&master.url(), dir, flags)
-    }
-
-    pub(crate) fn start_at(url: &str, dir: &Path, flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agentflow-worker"));
-        command.args(["--master", url, "--id", "w1", "--data-dir"]).arg(dir).args(flags);
-        command.env("AGENTFLOW_SECRET", "for the worker only");
-        Self { child: command.stdin(Stdio::null()).spawn().expect("the worker starts") }
-    }
-
-    pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.child.id()).expect("a process number")
-    }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid()).expect("a process number");
-        rustix::process::kill_process(pid, signal).expect("the worker is there");
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("the worker is there");
-        self.child.wait().expect("a status");
-    }
-
-    /// Resident bytes.
-    pub(crate) fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the worker");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
-        kib << 10
-    }
-
-    /// Waits for its end; the exit code.
-    pub(crate) fn wait(&mut self) -> Option<i32> {
-        let mut code = None;
-        eventually("the worker ends", || {
-            let status = self.child.try_wait().expect("a status");
-            code = status.and_then(|status| status.code());
-            status.is_some()
-        });
-        code
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
 
 /// Looks again and again until it is so.

@@ -7,7 +7,8 @@ use agentflow_core::spec::{Payload, Spec};
 use agentflow_protocol::worker::{End, ToWorker};
 use rustix::process::Signal;
 
-use crate::common::{Master, Worker, dir, eventually, is_alive, key, path, pid_in, shell};
+use crate::common::{Master, dir, eventually, is_alive, key, path, pid_in, shell};
+use crate::process::Worker;
 
 #[test]
 fn term_drains() {

@@ -1,7 +1,9 @@
 //! Real workers against a double of the master that speaks the real frames.
 
 mod common;
+mod door;
 mod kinds;
 mod life;
+mod process;
 mod session;
 mod stopping;

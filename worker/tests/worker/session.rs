@@ -6,7 +6,11 @@ use agentflow_core::limits::{LOG_WINDOW_BYTES, RESULT_BYTES};
 use agentflow_core::spec::{Payload, Spec};
 use agentflow_protocol::worker::{End, ReportBody};
 
-use crate::common::{Master, Worker, dir, eventually, is_alive, key, path, pid_in, shell};
+use serde_json::json;
+
+use crate::common::{Master, dir, eventually, is_alive, key, path, pid_in, shell};
+use crate::door::Inside;
+use crate::process::Worker;
 
 #[test]
 fn after_a_reconnect_attempts_run_on_and_reports_come_again() {
@@ -103,22 +107,16 @@ fn a_silent_master_is_left() {
 }
 
 #[test]
-fn a_master_of_version_1_is_served() {
+fn a_master_of_version_2_is_served() {
     let (master, dir) = (Master::start(), dir());
-    master.set(|state| state.version = 1);
-    let mut worker = Worker::start(&master, &path(&dir, "w"), &["--slots", "1"]);
+    master.set(|state| state.version = 2);
+    let _worker = Worker::start(&master, &path(&dir, "w"), &["--slots", "1"]);
     assert_eq!(master.run(1, shell("echo one")).outcome.result.as_deref(), Some("one\n"));
-    // What has not begun is not returned but interrupted: version 1 has no other word.
-    let gate = path(&dir, "gate");
-    let wait = shell(&format!("while ! test -e {}; do sleep 0.01; done", gate.display()));
-    master.assign(&[wait, shell("true")], [(key(2), 0), (key(3), 1)]);
-    master.wait_for("it begins", |state| state.has_started(2));
-    worker.signal(rustix::process::Signal::TERM);
-    assert_eq!(master.wait_end(3).end, End::Interrupted);
-    std::fs::write(gate, "").expect("a file");
-    assert_eq!(master.wait_end(2).end, End::Completed);
-    assert_eq!(worker.wait(), Some(0));
-    assert!(!master.state().was_returned(3));
+    // It keeps no checkpoints, and is not asked to.
+    let mut inside = Inside::begin(&master, &dir, 2);
+    let said = inside.say(json!({"op": "checkpoint", "name": "a"}));
+    assert!(said["error"]["detail"].as_str().is_some_and(|why| why.contains("too old")), "{said}");
+    assert!(master.state().asks.is_empty());
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use agentflow_core::spec::{OnDisconnect, RetryOn};
 use agentflow_protocol::worker::{End, ToWorker};
 
-use crate::common::{Master, Worker, dir, eventually, exec, is_alive, key, path, pid_in, shell};
+use crate::common::{Master, dir, eventually, exec, is_alive, key, path, pid_in, shell};
+use crate::process::Worker;
 
 #[test]
 fn cancel_sends_term_and_then_kill() {

@@ -8,9 +8,7 @@ use super::table::TaskTable;
 use super::words::{Assigned, Effect};
 use super::{Kernel, Step};
 use crate::attempt::AttemptKey;
-use crate::batch::{
-    AttemptEnd, AttemptRow, MASTER, Outcome, OutcomeChange, TaskBirth, TaskState, TaskWrite, Waits,
-};
+use crate::batch::{AttemptEnd, MASTER, Outcome, OutcomeChange};
 use crate::event::Happening;
 use crate::ids::TaskId;
 use crate::rejection::Rejection;
@@ -65,6 +63,10 @@ impl Kernel {
         step.urgent |= !matches!(event, TaskEvent::Started { .. } | TaskEvent::AskedBack);
         self.count(Some(before.status()), Some(after.status()));
         self.leave_place(step, id, &before, &after);
+        if before.hold().is_some() && after.hold().is_none() && !after.status().is_settled() {
+            // It was kept back for the attempt's sake.
+            self.take_version(step, id, false);
+        }
         match event {
             TaskEvent::Assigned { worker, .. } => self.hand_over(step, id, *worker, &after),
             TaskEvent::Started { .. } => {
@@ -99,6 +101,21 @@ impl Kernel {
                 }
                 self.write(step, id, None, OutcomeChange::Keep);
                 self.enqueue(step, id);
+            }
+            TaskEvent::Superseded { reason, .. } => {
+                if let Some(hold) = last_hold(&before) {
+                    let error = Some(Arc::clone(reason));
+                    let outcome = Outcome { error, ..Outcome::default() };
+                    self.end_attempt(step, id, &before, hold, AttemptEnd::Cancelled, outcome);
+                }
+                self.tell(step, &before, id, |session, keys| Effect::Drop { session, keys });
+                let happening =
+                    Happening::TaskSuperseded { attempt: before.attempt, reason: Arc::clone(reason) };
+                step.task_event(id, happening);
+                self.write(step, id, None, OutcomeChange::Keep);
+                if before.hold().is_some() {
+                    self.enqueue(step, id);
+                }
             }
             TaskEvent::Adopted { worker, started, .. } => {
                 self.hold(id, *worker, None);
@@ -139,8 +156,10 @@ impl Kernel {
                 self.write(step, id, None, outcome);
                 self.enqueue(step, id);
             }
-            // A node of a run: its run decides when.
+            // A node of a run: its run decides when. It begins anew, perhaps with other values.
             TaskEvent::Rewound => {
+                self.begin_anew(step, id);
+                self.forget_all(step, id);
                 step.task_event(id, Happening::TaskReopened { attempt: after.attempt });
                 self.write(step, id, None, outcome);
             }
@@ -178,6 +197,8 @@ impl Kernel {
                     self.end_attempt(step, id, &before, hold, AttemptEnd::Completed, kept(&outcome));
                 }
                 step.task_event(id, Happening::TaskRepeating { attempt: before.attempt });
+                // Another round is no continuation of the last one.
+                self.begin_anew(step, id);
                 self.write(step, id, None, outcome);
                 self.enqueue(step, id);
                 self.next_round(step, id);
@@ -248,6 +269,8 @@ impl Kernel {
             body: Arc::clone(&prepared.body),
             rank: queue_key(task.ready_at, task.priority),
             run: self.runs.place(id).map(|place| place.run),
+            checkpoint: self.saved.begin(id, prepared.spec.continue_from),
+            remembers: self.saved.remembers(id, step.now.wall),
         };
         let worker = &mut self.workers[worker];
         worker.outbox.push(assigned);
@@ -323,32 +346,12 @@ impl Kernel {
             write.state.assigned_at = Some(parts.started_at);
             write.state.started_at = Some(parts.started_at);
         }
+        self.saved.leave(id);
+        self.leave_versions(id);
         if let Some(entry) = self.tasks.remove(id) {
             self.specs.leave(entry.spec);
             self.leave_class(entry.class);
         }
-    }
-
-    fn end_attempt(
-        &self,
-        step: &mut Step,
-        id: TaskId,
-        task: &Task,
-        hold: &Hold,
-        end: AttemptEnd,
-        outcome: Outcome,
-    ) {
-        step.batch.attempts.push(AttemptRow {
-            task: id,
-            attempt: task.attempt,
-            fence: task.fence,
-            worker: Arc::clone(&self.workers[hold.worker].name),
-            assigned_at: hold.assigned_at,
-            started_at: hold.started_at,
-            ended_at: step.now.wall,
-            end,
-            outcome,
-        });
     }
 
     /// Speaks to the worker that holds the task, if its socket is open. If it is not, the worker
@@ -388,63 +391,6 @@ impl Kernel {
         if let Some(count) = after.and_then(|status| self.live.of(status)) {
             *count += 1;
         }
-    }
-
-    /// Has a live task's row written as the task is now.
-    pub(super) fn write(
-        &mut self,
-        step: &mut Step,
-        id: TaskId,
-        birth: Option<Box<TaskBirth>>,
-        outcome: OutcomeChange,
-    ) {
-        let hold = self.tasks.get(id).and_then(|entry| entry.task.hold().copied());
-        self.write_state(step, id, birth, outcome, hold);
-    }
-
-    fn write_state(
-        &mut self,
-        step: &mut Step,
-        id: TaskId,
-        birth: Option<Box<TaskBirth>>,
-        outcome: OutcomeChange,
-        hold: Option<Hold>,
-    ) {
-        let Some(entry) = self.tasks.get(id) else { return };
-        let task = &entry.task;
-        let status = task.status();
-        let parts = match &task.phase {
-            Phase::Open(parts) => Some(*parts),
-            _ => None,
-        };
-        let waits = match &task.phase {
-            Phase::Gate => Some(Waits::Approval),
-            Phase::Open(_) => Some(Waits::Parts),
-            Phase::Blocked if self.relations.is_held(id) => Some(Waits::Release),
-            Phase::Blocked if self.runs.is_approved(id) => Some(Waits::Room),
-            _ => None,
-        };
-        let worker = hold.map(|hold| Arc::clone(&self.workers[hold.worker].name));
-        let started_at = hold.and_then(|hold| hold.started_at).or(parts.map(|parts| parts.started_at));
-        let cancelling =
-            hold.is_some_and(|hold| hold.cancelling) || parts.is_some_and(|parts| parts.cancelling);
-        let state = TaskState {
-            status,
-            group: Arc::clone(&self.classes.get(entry.class).requirement.group),
-            priority: task.priority,
-            attempt: task.attempt,
-            fence: task.fence,
-            failures: task.failures,
-            lost: task.lost,
-            worker: worker.or(parts.map(|_| MASTER.into())),
-            ready_at: task.ready_at,
-            assigned_at: hold.map(|hold| hold.assigned_at).or(parts.map(|parts| parts.started_at)),
-            started_at,
-            settled_at: status.is_settled().then_some(step.now.wall),
-            cancelling: !status.is_settled() && cancelling,
-            waits,
-        };
-        step.batch.tasks.push(TaskWrite { id, birth, spec: None, state, outcome });
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Kernel;
 use super::apply::is_waiting;
 use super::classes::queue_key;
+use crate::memory::Owner;
 use crate::task::Phase;
 
 impl Kernel {
@@ -59,10 +60,26 @@ impl Kernel {
         }
         self.check_workers(&running, now)?;
         self.check_runs()?;
-        if self.specs.len() > self.tasks.len() {
+        if self.specs.len() > self.tasks.len() + self.versions.waiting() {
             return Err("a specification outlived its tasks".to_owned());
         }
-        Ok(())
+        self.check_saved()
+    }
+
+    fn check_saved(&self) -> Result<(), String> {
+        for owner in self.saved.owners() {
+            let is_live = match owner {
+                Owner::Task(task) => self.tasks.get(task).is_some(),
+                Owner::Run(run) => self.has_run(run),
+            };
+            if !is_live {
+                return Err(format!("{owner:?} has ended, and its checkpoints or memory are still held"));
+            }
+        }
+        match self.versions.tasks().find(|task| self.tasks.get(*task).is_none()) {
+            Some(task) => Err(format!("task {task} has ended, and its version is still held")),
+            None => Ok(()),
+        }
     }
 
     fn is_stuck(&self, id: crate::ids::TaskId) -> bool {

@@ -30,7 +30,9 @@ mod recovery;
 mod relations;
 mod reports;
 mod requests;
+mod rows;
 mod runs;
+mod saved;
 mod schedules;
 mod sessions;
 mod specs;
@@ -39,6 +41,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod versions;
 pub(crate) mod why;
 pub(crate) mod words;
 mod workers;
@@ -51,9 +54,9 @@ pub use keys::KeyInfo;
 pub use recovery::{RecoveryError, RecoveryPlan};
 pub use schedules::{SavedSchedule, Scheduled};
 pub use words::{
-    Again, Answer, Assigned, Effect, Input, LoadedRun, LoadedTask, MakeTask, NewRun, NewTask, NodeWhy,
-    Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RunAction, RunWhy, SavedRun, Stats,
-    SubmitKey, WorkerInfo,
+    Again, Answer, Assigned, Effect, Input, LoadedRun, LoadedTask, MakeTask, NewRun, NewTask, NewVersion,
+    NodeWhy, Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RestoreRequest, RunAction,
+    RunWhy, SaveRequest, SavedRun, Stats, SubmitKey, WorkerInfo,
 };
 
 use crate::batch::{Batch, Counters};
@@ -104,6 +107,8 @@ pub struct Kernel {
     relations: relations::Relations,
     runs: runs::RunTable,
     rerunning: runs::Rerunning,
+    saved: saved::Saved,
+    versions: versions::Versions,
     schedules: schedules::Schedules,
     maker: Arc<dyn MakeTask>,
     rebalance_set: bool,
@@ -183,6 +188,8 @@ impl Kernel {
             relations: relations::Relations::default(),
             runs: runs::RunTable::default(),
             rerunning: runs::Rerunning::default(),
+            saved: saved::Saved::default(),
+            versions: versions::Versions::default(),
             schedules: schedules::Schedules::default(),
             maker,
             rebalance_set: false,
@@ -213,6 +220,7 @@ impl Kernel {
             Input::Hello { session, hello } => self.on_hello(&mut step, session, &hello),
             Input::Heard { session } => self.on_heard(now, session),
             Input::Reports { session, reports } => self.on_reports(&mut step, session, reports),
+            Input::Asks { session, asks } => self.on_asks(&mut step, session, asks),
             Input::Draining { session } => self.on_draining(&mut step, session),
             Input::Goodbye { session } => self.on_goodbye(&mut step, session),
             Input::Disconnected { session } => self.on_disconnected(&mut step, session),

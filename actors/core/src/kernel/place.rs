@@ -185,9 +185,7 @@ impl Kernel {
         let mut busy: Vec<_> = self
             .workers
             .iter()
-            .filter(|(index, worker)| {
-                *index != idle && worker.backlog() > 0 && worker.session.is_some() && worker.version >= 2
-            })
+            .filter(|(index, worker)| *index != idle && worker.backlog() > 0 && worker.session.is_some())
             .collect();
         busy.sort_by_key(|(index, worker)| (Reverse(worker.load()), *index));
         let mut movable = Vec::new();

@@ -16,8 +16,9 @@ use super::table::Entry;
 use super::words::{MakeTask, Output, PreparedSpec};
 use super::workers::Worker;
 use super::{Kernel, Settings, Step};
-use crate::batch::{Counters, KeyLimitRow, LiveRelation, SpecRow, TaskRow, Waits, WorkerRow};
+use crate::batch::{Counters, KeyLimitRow, LiveRelation, SavedTask, SpecRow, TaskRow, Waits, WorkerRow};
 use crate::ids::{Epoch, RunId, SpecHash, TaskId};
+use crate::memory::Memory;
 use crate::spec::Payload;
 use crate::status::Status;
 use crate::task::{Hold, Parts, Phase, Task};
@@ -52,6 +53,8 @@ pub struct RecoveryPlan {
     relations: Vec<LiveRelation>,
     key_limits: Vec<KeyLimitRow>,
     schedules: Vec<SavedSchedule>,
+    saved: Vec<(TaskId, SavedTask)>,
+    memories: Vec<(RunId, Memory)>,
 }
 
 #[derive(Debug)]
@@ -130,6 +133,14 @@ impl RecoveryPlan {
         self
     }
 
+    /// And the checkpoints and memories of live tasks, and the memories of live runs.
+    #[must_use]
+    pub fn with_saved(mut self, saved: Vec<(TaskId, SavedTask)>, memories: Vec<(RunId, Memory)>) -> Self {
+        self.saved = saved;
+        self.memories = memories;
+        self
+    }
+
     /// And the limits of concurrency keys.
     #[must_use]
     pub fn with_key_limits(mut self, rows: Vec<KeyLimitRow>) -> Self {
@@ -172,6 +183,7 @@ impl Kernel {
             }
             kernel.restore(&mut step, row, place, spec);
         }
+        kernel.restore_saved(plan.saved, plan.memories);
         kernel.restore_relations(plan.relations);
         kernel.restore_runs(&mut step, plan.runs, nodes);
         kernel.restore_schedules(&mut step, plan.schedules);
@@ -227,6 +239,7 @@ impl Kernel {
         self.count(None, Some(task.status()));
         let class = self.enter_class(step, Requirement::of(&state.group, &prepared.spec));
         let (spec, _) = self.specs.enter(prepared);
+        self.versions.enter(id, state.version);
         let hold = task.hold().copied();
         if place == Place::Kept {
             self.relations.hold(id);

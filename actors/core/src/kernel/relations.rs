@@ -240,7 +240,7 @@ impl Kernel {
 
     /// Whether a task that is not live has ended, for all that is known, and stays so.
     pub(super) fn has_ended(&self, predecessor: &Predecessor) -> bool {
-        predecessor.ended.is_some() && !self.reopening.on_their_way.contains_key(&predecessor.task)
+        predecessor.ended.is_some() && !self.is_on_its_way(predecessor.task)
     }
 
     /// The new task takes the old one's place: what waited for the old one waits for the new one.

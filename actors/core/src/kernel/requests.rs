@@ -7,13 +7,18 @@ use std::sync::Arc;
 use super::apply::key_of;
 use super::classes::Requirement;
 use super::table;
-use super::words::{Answer, Effect, LoadedTask, PreparedSpec, Request, Stats};
+use super::words::{
+    Answer, Effect, LoadedTask, NewVersion, PreparedSpec, Reply, Request, RestoreRequest, Stats,
+};
 use super::{Kernel, Step};
 use crate::attempt::AttemptKey;
-use crate::batch::{OutcomeChange, SettledCounts};
+use crate::batch::{OutcomeChange, SettledCounts, TaskState};
+use crate::checkpoint::Choice;
+use crate::event::Happening;
 use crate::ids::{ReplyTo, TaskId};
+use crate::memory::Owner;
 use crate::rejection::Rejection;
-use crate::spec::Payload;
+use crate::spec::{ContinueFrom, Payload};
 use crate::status::Status;
 use crate::task::{Command, Phase, Policy, Task, TaskEvent};
 
@@ -21,8 +26,16 @@ use crate::task::{Command, Phase, Policy, Task, TaskEvent};
 /// request at a time: until its row is here, another `retry` could not know what it decides on.
 #[derive(Debug, Default)]
 pub(crate) struct Reopening {
-    pub(super) on_their_way: BTreeMap<TaskId, ReplyTo>,
+    on_their_way: BTreeMap<TaskId, (ReplyTo, Purpose)>,
     waiting: BTreeMap<ReplyTo, Progress>,
+}
+
+/// What for.
+#[derive(Debug)]
+enum Purpose {
+    Retry(ContinueFrom),
+    Restore(Box<RestoreRequest>),
+    Upgrade(Box<NewVersion>),
 }
 
 #[derive(Debug, Default)]
@@ -39,9 +52,29 @@ impl Kernel {
             Request::Cancel { tasks } => Ok(self.for_each(tasks, |kernel, task| {
                 kernel.command(step, task, Command::Cancel, OutcomeChange::Keep).map(drop)
             })),
-            Request::Retry { tasks } => {
-                self.reopen(step, to, tasks);
+            Request::Retry { tasks, continue_from } => {
+                self.reopen(step, to, tasks, continue_from);
                 return;
+            }
+            Request::Save { save, key } => self.on_save(step, *save, key),
+            Request::Restore(restore) => {
+                if !self.has_ended_before(restore.task) {
+                    self.restore_live(step, *restore).map(|()| Answer::Done)
+                } else {
+                    self.reopen_for(step, to, restore.task, Purpose::Restore(restore));
+                    return;
+                }
+            }
+            Request::Upgrade(new) => {
+                if !self.has_ended_before(new.task) {
+                    self.on_upgrade(step, *new)
+                } else {
+                    self.reopen_for(step, to, new.task, Purpose::Upgrade(new));
+                    return;
+                }
+            }
+            Request::Remember { owner, name, value, ttl_ms } => {
+                self.on_remember(step, owner, name, value, ttl_ms).map(|()| Answer::Done)
             }
             Request::Patch { tasks, priority, group } => {
                 Ok(self.for_each(tasks, |kernel, task| kernel.patch(step, task, priority, group.as_ref())))
@@ -120,22 +153,22 @@ impl Kernel {
         }
         let requirement = Requirement::of(group, &self.specs.get(entry.spec).spec);
         let is_ready = entry.task.is_ready();
-        self.reclass(step, id, requirement);
+        self.reclass(step, id, requirement, is_ready);
         self.changed(step, id);
         if is_ready {
             self.enqueue(step, id);
         }
     }
 
-    /// Has a task require something else; if it is ready, it must be queued again.
-    fn reclass(&mut self, step: &mut Step, id: TaskId, requirement: Requirement) {
+    /// Has a task require something else; if it is in a queue, it must be queued again.
+    pub(super) fn reclass(&mut self, step: &mut Step, id: TaskId, requirement: Requirement, is_queued: bool) {
         let Some(entry) = self.tasks.get(id) else { return };
-        let (old, is_ready) = (entry.class, entry.task.is_ready());
+        let old = entry.class;
         let class = self.enter_class(step, requirement);
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.class = class;
         }
-        if is_ready {
+        if is_queued {
             let tasks = &self.tasks;
             self.classes.forget(old, |task, key| super::apply::is_waiting(tasks, old, task, key));
         }
@@ -145,7 +178,7 @@ impl Kernel {
     /// Has a blocked task require what its new body says.
     pub(super) fn change_class(&mut self, step: &mut Step, id: TaskId, new: &super::NewTask) {
         debug_assert!(self.tasks.get(id).is_some_and(|entry| entry.task.phase == Phase::Blocked));
-        self.reclass(step, id, Requirement::of(&new.group, &new.spec.spec));
+        self.reclass(step, id, Requirement::of(&new.group, &new.spec.spec), false);
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.task.priority = new.priority;
             entry.task.ready_at = new.not_before.unwrap_or(step.now.wall);
@@ -153,7 +186,7 @@ impl Kernel {
     }
 
     /// Asks for the rows of settled tasks; live ones are refused at once.
-    fn reopen(&mut self, step: &mut Step, to: ReplyTo, tasks: Vec<TaskId>) {
+    fn reopen(&mut self, step: &mut Step, to: ReplyTo, tasks: Vec<TaskId>, continue_from: ContinueFrom) {
         let mut progress = Progress::default();
         let mut wanted = Vec::new();
         for id in tasks {
@@ -164,7 +197,7 @@ impl Kernel {
             } else if id > self.counters.last_task || id.0 == 0 {
                 progress.refused.push((id, Rejection::UnknownTask(id)));
             } else if let Entry::Vacant(place) = self.reopening.on_their_way.entry(id) {
-                place.insert(to);
+                place.insert((to, Purpose::Retry(continue_from)));
                 wanted.push(id);
             } else {
                 progress.refused.push((id, Rejection::Busy));
@@ -178,19 +211,44 @@ impl Kernel {
         self.conclude_reopening(step, to);
     }
 
+    /// Whether a task is known and not live.
+    fn has_ended_before(&self, id: TaskId) -> bool {
+        self.tasks.get(id).is_none() && id.0 > 0 && id <= self.counters.last_task
+    }
+
+    /// Asks for the row of one settled task, for something else than a retry.
+    fn reopen_for(&mut self, step: &mut Step, to: ReplyTo, id: TaskId, purpose: Purpose) {
+        if let Entry::Vacant(place) = self.reopening.on_their_way.entry(id) {
+            place.insert((to, purpose));
+            step.effects.push(Effect::Load { tasks: vec![id] });
+        } else {
+            step.effects.push(Effect::Reply { to, reply: Err(Rejection::Busy) });
+        }
+    }
+
+    /// Whether the row of a settled task is on its way, for somebody who is about to open it again.
+    pub(super) fn is_on_its_way(&self, id: TaskId) -> bool {
+        self.reopening.on_their_way.contains_key(&id)
+    }
+
     pub(super) fn on_loaded(&mut self, step: &mut Step, asked: &[TaskId], tasks: Vec<LoadedTask>) {
         let mut found: BTreeMap<TaskId, LoadedTask> =
             tasks.into_iter().map(|task| (task.row.id, task)).collect();
         for id in asked {
-            let Some(to) = self.reopening.on_their_way.remove(id) else { continue };
+            let Some((to, purpose)) = self.reopening.on_their_way.remove(id) else { continue };
+            let is_list = matches!(purpose, Purpose::Retry(_));
             let result = match found.remove(id) {
-                Some(loaded) => self.revive(step, loaded),
+                Some(loaded) => self.revive(step, loaded, purpose),
                 None => Err(Rejection::UnknownTask(*id)),
             };
+            if !is_list {
+                step.effects.push(Effect::Reply { to, reply: result });
+                continue;
+            }
             if let Some(progress) = self.reopening.waiting.get_mut(&to) {
                 progress.left -= 1;
                 match result {
-                    Ok(()) => progress.changed += 1,
+                    Ok(_) => progress.changed += 1,
                     Err(rejection) => progress.refused.push((*id, rejection)),
                 }
             }
@@ -207,8 +265,8 @@ impl Kernel {
     }
 
     /// Brings a settled task back to life.
-    fn revive(&mut self, step: &mut Step, loaded: LoadedTask) -> Result<(), Rejection> {
-        let LoadedTask { row, spec: prepared, successors } = loaded;
+    fn revive(&mut self, step: &mut Step, loaded: LoadedTask, purpose: Purpose) -> Reply {
+        let LoadedTask { row, spec: prepared, successors, saved } = loaded;
         if let Some(node) = &row.run {
             return Err(Rejection::PartOfRun(node.run));
         }
@@ -230,15 +288,70 @@ impl Kernel {
                 limit: self.settings.live_tasks,
             });
         }
+        match &purpose {
+            Purpose::Retry(_) => {}
+            Purpose::Restore(restore) => {
+                if !saved.kept.iter().any(|kept| kept.id == restore.checkpoint) {
+                    return Err(Rejection::CheckpointGone(restore.checkpoint));
+                }
+                self.check_memory(Owner::Task(id), &restore.memory)?;
+            }
+            Purpose::Upgrade(new) if new.from != state.version => {
+                return Err(Rejection::OtherVersion { expected: new.from, current: state.version });
+            }
+            Purpose::Upgrade(_) => {}
+        }
         let policy = Policy { retry: &prepared.spec.retry, seed: id.0 };
-        let Some(event) = task.decide(Command::Retry, policy, step.now.wall)? else { return Ok(()) };
-        self.bring_back(step, id, task, state.status, &state.group, &prepared);
+        let Some(event) = task.decide(Command::Retry, policy, step.now.wall)? else {
+            return Ok(Answer::Done);
+        };
+        self.bring_back(step, id, task, &state, &prepared);
+        self.saved.enter(id, saved);
         self.wait_again(&successors);
         self.happen(step, id, &event, OutcomeChange::Keep);
-        if prepared.spec.payload == Payload::Milestone {
+        let answer = self.take_up(step, id, purpose)?;
+        let is_milestone = |entry: &table::Entry| {
+            self.specs.get(entry.spec).spec.payload == Payload::Milestone && entry.task.is_ready()
+        };
+        if self.tasks.get(id).is_some_and(is_milestone) {
             let done = TaskEvent::Settled { status: Status::Completed, started_at: None, error: None };
             self.happen(step, id, &done, OutcomeChange::Keep);
         }
+        Ok(answer)
+    }
+
+    /// What a settled task was brought back for.
+    fn take_up(&mut self, step: &mut Step, id: TaskId, purpose: Purpose) -> Reply {
+        match purpose {
+            Purpose::Retry(ContinueFrom::Checkpoint) => {}
+            Purpose::Retry(ContinueFrom::Beginning) => {
+                self.begin_anew(step, id);
+                self.forget_all(step, id);
+            }
+            Purpose::Restore(restore) => self.restore_live(step, *restore)?,
+            Purpose::Upgrade(new) => return Ok(Answer::Upgraded { version: self.upgrade(step, *new) }),
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Has a live task go on at a checkpoint.
+    fn restore_live(&mut self, step: &mut Step, restore: RestoreRequest) -> Result<(), Rejection> {
+        let RestoreRequest { task: id, checkpoint, continue_from, memory } = restore;
+        let entry = self.tasks.get(id).ok_or(Rejection::UnknownTask(id))?;
+        if !self.saved.has(id, checkpoint) {
+            return Err(Rejection::CheckpointGone(checkpoint));
+        }
+        let attempt = entry.task.attempt;
+        self.check_memory(Owner::Task(id), &memory)?;
+        self.supersede_attempt(step, id, &format!("checkpoint {checkpoint} was restored"))?;
+        let choice = match continue_from {
+            ContinueFrom::Checkpoint => Choice::At(checkpoint),
+            ContinueFrom::Beginning => Choice::Beginning,
+        };
+        self.choose(step, id, Some(choice));
+        self.replace_memory(step, Owner::Task(id), memory)?;
+        step.task_event(id, Happening::TaskRestored { attempt, checkpoint });
+        step.urgent = true;
         Ok(())
     }
 
@@ -248,14 +361,14 @@ impl Kernel {
         step: &mut Step,
         id: TaskId,
         task: Task,
-        status: Status,
-        group: &Arc<str>,
+        state: &TaskState,
         prepared: &Arc<PreparedSpec>,
     ) {
-        if let Some(count) = self.counters.settled.of(status) {
+        if let Some(count) = self.counters.settled.of(state.status) {
             *count = count.saturating_sub(1);
         }
-        let class = self.enter_class(step, Requirement::of(group, &prepared.spec));
+        let class = self.enter_class(step, Requirement::of(&state.group, &prepared.spec));
+        self.versions.enter(id, state.version);
         // Its text is in the database for as long as the task is.
         let (spec, _) = self.specs.enter(prepared);
         self.tasks.insert(id, table::Entry { task, spec, class });

@@ -241,6 +241,7 @@ impl Kernel {
         };
         run_event(step, run.id, happening);
         write_run(step, &run);
+        self.saved.leave_memory(crate::memory::Owner::Run(run.id));
         step.urgent = true;
         if let Some(parent) = run.parent {
             self.child_ended(step, parent, &run);

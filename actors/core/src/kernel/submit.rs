@@ -36,6 +36,12 @@ pub(crate) struct Recent {
     at: Wall,
 }
 
+impl Recent {
+    pub(crate) fn at(&self) -> Wall {
+        self.at
+    }
+}
+
 impl RecentKeys {
     fn expire(&mut self, now: Mono) {
         while let Some((at, key)) = self.by_age.front()

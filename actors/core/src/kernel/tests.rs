@@ -7,17 +7,19 @@ mod relations;
 mod rerun;
 mod rows;
 mod runs;
+mod saved;
 mod schedules;
 mod values;
+mod versions;
 
 use std::sync::Arc;
 
 use super::*;
 use crate::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
-use crate::batch::{KeyHash, Outcome};
+use crate::batch::{KeyHash, Outcome, SavedTask};
 use crate::ids::{Attempt, BootId, DecisionNumber, Fence, ReplyTo, SessionEpoch};
 use crate::rejection::Rejection;
-use crate::spec::{Payload, Resources, RetryOn, Spec};
+use crate::spec::{ContinueFrom, Payload, Resources, RetryOn, Spec};
 use crate::status::Status;
 use crate::time::{Mono, Wall};
 
@@ -163,6 +165,10 @@ fn task(change: impl FnOnce(&mut NewTask, &mut Spec)) -> NewTask {
     change(&mut new, &mut spec);
     new.spec = Arc::new(PreparedSpec::new(spec));
     new
+}
+
+fn retry(tasks: Vec<TaskId>) -> Request {
+    Request::Retry { tasks, continue_from: ContinueFrom::Checkpoint }
 }
 
 fn plain() -> NewTask {
@@ -385,10 +391,9 @@ fn a_settled_task_is_loaded_to_run_again() {
     let (session, _) = bench.hello("w1", 1, 1, vec![]);
     bench.submit(vec![plain()]);
     bench.report(session, key(1, 1, 1), finished(End::Completed));
-    let retry =
-        Input::Request { reply: ReplyTo(5), request: Request::Retry { tasks: vec![TaskId(1), TaskId(9)] } };
-    assert_eq!(bench.step(retry), [Effect::Load { tasks: vec![TaskId(1)] }]);
-    let again = Input::Request { reply: ReplyTo(6), request: Request::Retry { tasks: vec![TaskId(1)] } };
+    let first = Input::Request { reply: ReplyTo(5), request: retry(vec![TaskId(1), TaskId(9)]) };
+    assert_eq!(bench.step(first), [Effect::Load { tasks: vec![TaskId(1)] }]);
+    let again = Input::Request { reply: ReplyTo(6), request: retry(vec![TaskId(1)]) };
     let effects = bench.step(again);
     assert!(matches!(&effects[..], [Effect::Reply { reply: Ok(Answer::Changed { changed: 0, .. }), .. }]));
     let write = bench.batches.iter().flat_map(|batch| &batch.tasks).next_back().expect("written").clone();
@@ -402,7 +407,7 @@ fn a_settled_task_is_loaded_to_run_again() {
     };
     let effects = bench.step(Input::Loaded {
         asked: vec![TaskId(1)],
-        tasks: vec![LoadedTask { row, spec, successors: vec![] }],
+        tasks: vec![LoadedTask { row, spec, successors: vec![], saved: SavedTask::default() }],
     });
     assert_eq!(assigned(&effects), [(session, key(1, 2, 2))]);
     let refused = vec![(TaskId(9), Rejection::UnknownTask(TaskId(9)))];

@@ -1,288 +1,23 @@
 //! What goes into the kernel and what comes out of it.
 
-use std::collections::BTreeMap;
+mod request;
+
 use std::sync::Arc;
 
-use super::keys::KeyInfo;
-use super::schedules::SavedSchedule;
 use crate::attempt::{AttemptKey, Hello, Report};
-use crate::batch::{Batch, KeyHash, KeyLimitRow, RelationRow, ScheduleRow, SettledCounts, TaskRow};
-use crate::ids::{BootId, DecisionNumber, ReplyTo, RunId, SessionEpoch, SpecHash, TaskId};
+use crate::batch::{Batch, RelationRow, SavedTask, SettledCounts, TaskRow};
+use crate::checkpoint::{Ask, Given};
+use crate::ids::{CheckpointId, DecisionNumber, ReplyTo, RunId, SessionEpoch, SpecHash, TaskId};
 use crate::rejection::Rejection;
-use crate::relation::Relation;
-use crate::time::{Mono, Wall};
-use crate::why::{Reason, Why};
+use crate::time::Mono;
 
 pub use super::prepared::PreparedSpec;
 pub use super::relations::Predecessor;
 pub use super::runs::{Again, LoadedRun, MakeTask, NewRun, PreparedRun, RunAction, SavedRun};
-
-/// A task to be made. Its form was checked at the door.
-#[derive(Clone, PartialEq, Debug)]
-pub struct NewTask {
-    /// One line for people.
-    pub title: Box<str>,
-    /// Which workers may take it.
-    pub group: Arc<str>,
-    /// 0 to 100.
-    pub priority: u8,
-    /// The rest.
-    pub spec: Arc<PreparedSpec>,
-    /// Not before then.
-    pub not_before: Option<Wall>,
-    /// Whether it waits for `release`.
-    pub hold: bool,
-    /// What it depends on.
-    pub needs: Vec<Predecessor>,
-}
-
-/// An idempotency key with the hash of the body that it came with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SubmitKey {
-    /// The key, within its scope.
-    pub key: KeyHash,
-    /// The body.
-    pub body: KeyHash,
-}
-
-/// What clients ask.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Request {
-    /// Make tasks: all or none.
-    Submit {
-        /// At most [`crate::limits::TASKS_PER_SUBMISSION`].
-        tasks: Vec<NewTask>,
-        /// For the whole submission.
-        key: Option<SubmitKey>,
-    },
-    /// Stop tasks.
-    Cancel {
-        /// Which.
-        tasks: Vec<TaskId>,
-    },
-    /// Run settled tasks again.
-    Retry {
-        /// Which.
-        tasks: Vec<TaskId>,
-    },
-    /// Change waiting tasks.
-    Patch {
-        /// Which.
-        tasks: Vec<TaskId>,
-        /// A new priority.
-        priority: Option<u8>,
-        /// A new group.
-        group: Option<Arc<str>>,
-    },
-    /// Let held tasks go.
-    Release {
-        /// Which.
-        tasks: Vec<TaskId>,
-    },
-    /// Let a node go on that waits for an approval.
-    Approve {
-        /// Which.
-        task: TaskId,
-    },
-    /// Do not let it go on.
-    Reject {
-        /// Which.
-        task: TaskId,
-        /// Why; may be empty.
-        reason: Box<str>,
-    },
-    /// Have one task come after another.
-    Relate {
-        /// Before.
-        predecessor: Predecessor,
-        /// After.
-        successor: TaskId,
-        /// How.
-        relation: Relation,
-    },
-    /// Begin a run.
-    StartRun {
-        /// What it does.
-        run: Box<NewRun>,
-        /// For the run.
-        key: Option<SubmitKey>,
-    },
-    /// Pause, resume or cancel a run.
-    ControlRun {
-        /// Which.
-        run: RunId,
-        /// What.
-        action: RunAction,
-    },
-    /// Run a part of a run again.
-    Rerun(Box<Again>),
-    /// Say why a run does not go on.
-    WhyRun {
-        /// Which.
-        run: RunId,
-    },
-    /// Set the limits of a concurrency key, or take them away.
-    ConfigureKey(KeyLimitRow),
-    /// List the concurrency keys.
-    Keys,
-    /// Make or change a schedule.
-    PutSchedule(Box<SavedSchedule>),
-    /// Take a schedule away.
-    RemoveSchedule {
-        /// Which.
-        name: Arc<str>,
-    },
-    /// Have a schedule wait, or go on.
-    PauseSchedule {
-        /// Which.
-        name: Arc<str>,
-        /// Whether it waits.
-        paused: bool,
-    },
-    /// Begin what a schedule begins now.
-    FireSchedule {
-        /// Which.
-        name: Arc<str>,
-    },
-    /// List the schedules.
-    Schedules,
-    /// Say why a task is not running.
-    Why {
-        /// Which.
-        task: TaskId,
-    },
-    /// Count.
-    Stats,
-    /// List the workers.
-    Workers,
-    /// Give a worker no new work.
-    Drain {
-        /// Which.
-        worker: Arc<str>,
-    },
-    /// Every process of that life of the worker is dead: its warden says so.
-    WorkerDead {
-        /// Which.
-        worker: Arc<str>,
-        /// Which life.
-        boot: BootId,
-    },
-}
-
-/// What a run is at, and what it waits for.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct RunWhy {
-    /// Nodes and items that have not ended, the first hundred: what has begun before what waits.
-    pub nodes: Vec<NodeWhy>,
-    /// How many more there are.
-    pub more: u64,
-}
-
-/// What holds up one node of a run, or one item.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NodeWhy {
-    /// Its name; an item's is `name[3]`, a child's node's `name/node`.
-    pub name: Arc<str>,
-    /// Its task.
-    pub task: TaskId,
-    /// All of them; that it runs, where it does.
-    pub reasons: Vec<Reason>,
-}
-
-/// What clients get.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Answer {
-    /// Tasks were made, or had been made before by the same key.
-    Submitted {
-        /// The first; the others follow without a gap.
-        first: TaskId,
-        /// How many.
-        count: u32,
-        /// When.
-        at: Wall,
-        /// Whether the key was used before.
-        replayed: bool,
-    },
-    /// What became of each task that was named.
-    Changed {
-        /// Tasks that were changed, or were already so.
-        changed: u32,
-        /// The others.
-        refused: Vec<(TaskId, Rejection)>,
-    },
-    /// A run was made, or had been made before by the same key.
-    RunStarted {
-        /// Which.
-        run: RunId,
-        /// Whether the key was used before.
-        replayed: bool,
-    },
-    /// The schedules, by name.
-    Schedules(Vec<ScheduleRow>),
-    /// The concurrency keys, by name.
-    Keys(Vec<KeyInfo>),
-    /// The reasons, by node.
-    WhyRun(RunWhy),
-    /// The reasons.
-    Why(Box<Why>),
-    /// The counts.
-    Stats(Box<Stats>),
-    /// The workers, by name.
-    Workers(Vec<WorkerInfo>),
-    /// It is so.
-    Done,
-}
-
-/// An answer or a refusal.
-pub type Reply = Result<Answer, Rejection>;
-
-/// Counts, kept as they change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stats {
-    /// Live tasks that wait for predecessors.
-    pub blocked: u64,
-    /// Live tasks that are ready.
-    pub pending: u64,
-    /// Live tasks that have begun.
-    pub running: u64,
-    /// Settled ones.
-    pub settled: SettledCounts,
-    /// Workers that hold a lease and take work.
-    pub online: u64,
-    /// Workers without a lease.
-    pub offline: u64,
-    /// Workers that take no new work.
-    pub draining: u64,
-    /// Slots of workers that are not offline.
-    pub slots: u64,
-    /// Of these, taken.
-    pub slots_used: u64,
-}
-
-/// A worker as listings show it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct WorkerInfo {
-    /// Its id.
-    pub name: Arc<str>,
-    /// Whom it serves.
-    pub groups: Vec<Arc<str>>,
-    /// What it is.
-    pub labels: BTreeMap<String, String>,
-    /// Attempts at once.
-    pub slots: u32,
-    /// Attempts that have begun.
-    pub running: u32,
-    /// Attempts that are there.
-    pub assigned: u32,
-    /// Whether it holds a lease.
-    pub online: bool,
-    /// Whether its socket is open.
-    pub connected: bool,
-    /// Whether it takes no new work.
-    pub draining: bool,
-    /// Since when it is so.
-    pub changed_at: Wall,
-}
+pub use request::{
+    Answer, NewTask, NewVersion, NodeWhy, Reply, Request, RestoreRequest, RunWhy, SaveRequest, Stats,
+    SubmitKey, WorkerInfo,
+};
 
 /// A settled task that was asked for by [`Effect::Load`].
 #[derive(Clone, PartialEq, Debug)]
@@ -293,6 +28,8 @@ pub struct LoadedTask {
     pub spec: Arc<PreparedSpec>,
     /// Its relations to live tasks that come after it.
     pub successors: Vec<RelationRow>,
+    /// Its checkpoints and its memory.
+    pub saved: SavedTask,
 }
 
 /// Everything that can happen to the kernel.
@@ -323,6 +60,13 @@ pub enum Input {
         session: SessionEpoch,
         /// In order.
         reports: Vec<Report>,
+    },
+    /// Running attempts ask for something.
+    Asks {
+        /// On which socket.
+        session: SessionEpoch,
+        /// In order.
+        asks: Vec<Ask>,
     },
     /// A worker takes no new work.
     Draining {
@@ -374,6 +118,10 @@ pub struct Assigned {
     pub rank: i64,
     /// The run that it is a part of.
     pub run: Option<RunId>,
+    /// The checkpoint at which it begins.
+    pub checkpoint: Option<CheckpointId>,
+    /// Whether the task remembers something.
+    pub remembers: bool,
 }
 
 /// What the shell has to do. Effects of a decision come out once it is durable.
@@ -415,6 +163,13 @@ pub enum Effect {
         session: SessionEpoch,
         /// Inclusive.
         up_to: u64,
+    },
+    /// What became of what attempts asked, by its number.
+    Answers {
+        /// On which socket.
+        session: SessionEpoch,
+        /// In the order of the questions.
+        answers: Vec<(u64, Result<Given, Rejection>)>,
     },
     /// Have attempts stopped and reported.
     Cancel {

@@ -19,7 +19,6 @@ use crate::time::{Mono, Wall};
 pub(crate) struct Worker {
     pub(crate) name: Arc<str>,
     pub(crate) boot: BootId,
-    pub(crate) version: u32,
     pub(crate) groups: Vec<Arc<str>>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) handlers: BTreeSet<String>,
@@ -56,7 +55,6 @@ impl Worker {
         Self {
             name,
             boot: BootId(0),
-            version: 0,
             groups: Vec::new(),
             labels: BTreeMap::new(),
             handlers: BTreeSet::new(),
@@ -98,7 +96,6 @@ impl Worker {
     pub(crate) fn describe(&mut self, hello: &Hello, now: Wall) {
         self.draining = hello.draining || (self.draining && self.boot == hello.boot);
         self.boot = hello.boot;
-        self.version = hello.version;
         self.groups = hello.groups.clone();
         self.labels = hello.labels.clone();
         self.handlers = hello.handlers.iter().cloned().collect();

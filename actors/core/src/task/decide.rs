@@ -50,6 +50,7 @@ impl Task {
                 }
                 _ => Err(self.illegal("losing", "an assignment")),
             },
+            Command::Supersede { reason } => self.supersede(reason, now),
             Command::Adopt { worker, attempt, fence, started } => {
                 self.adopt(worker, attempt, fence, started, now)
             }
@@ -125,6 +126,19 @@ impl Task {
             Phase::Assigned(hold) if hold.returning || hold.cancelling => Ok(None),
             Phase::Assigned(_) => Ok(Some(TaskEvent::AskedBack)),
             _ => Err(self.illegal("asking back", "an assignment")),
+        }
+    }
+
+    fn supersede(&self, reason: Arc<str>, now: Wall) -> Result<Option<TaskEvent>, Rejection> {
+        match &self.phase {
+            Phase::Assigned(hold) if hold.cancelling => {
+                Err(self.illegal("a new attempt", "not being cancelled"))
+            }
+            Phase::Assigned(_) | Phase::Ready(Some(_)) | Phase::Delayed(Some(_)) => {
+                Ok(Some(TaskEvent::Superseded { reason, at: now }))
+            }
+            Phase::Blocked | Phase::Gate | Phase::Delayed(None) | Phase::Ready(None) => Ok(None),
+            Phase::Open(_) | Phase::Settled(_) => Err(self.illegal("a new attempt", "work of its own")),
         }
     }
 

@@ -47,6 +47,13 @@ impl Task {
                     self.hold().map(|hold| Box::new(Orphan { hold: Hold { has_row: true, ..*hold } }));
                 self.phase = Phase::Ready(orphan);
             }
+            TaskEvent::Superseded { at, .. } => match &mut self.phase {
+                Phase::Ready(orphan) | Phase::Delayed(orphan) => *orphan = None,
+                _ => {
+                    self.pending_since = *at;
+                    self.phase = Phase::Ready(None);
+                }
+            },
             TaskEvent::Adopted { worker, at, started } => {
                 let before = self.orphan().map(|orphan| orphan.hold);
                 let started_at = before.and_then(|hold| hold.started_at).or(started.then_some(*at));

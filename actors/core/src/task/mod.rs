@@ -149,6 +149,11 @@ pub enum Command {
         /// told.
         may_have_begun: bool,
     },
+    /// Take it from whoever has it, or may still have it: a new attempt is to be made.
+    Supersede {
+        /// Why.
+        reason: Arc<str>,
+    },
     /// A returning worker still has it.
     Adopt {
         /// Who.
@@ -229,6 +234,13 @@ pub enum TaskEvent {
         /// Whether it counts against `retry.max_lost`.
         counted: bool,
         /// How the master knows.
+        reason: Arc<str>,
+        /// When.
+        at: Wall,
+    },
+    /// It is ready again; nothing that its attempt still says counts.
+    Superseded {
+        /// Why.
         reason: Arc<str>,
         /// When.
         at: Wall,

@@ -85,6 +85,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("ask-back", Command::AskBack),
         ("return", Command::Return { attempt, fence }),
         ("lose", Command::Lose { reason: "gone".into(), may_have_begun: false }),
+        ("supersede", Command::Supersede { reason: "why".into() }),
         ("adopt", Command::Adopt { worker: W1, attempt, fence, started: true }),
         ("adopt-other", Command::Adopt { worker: W2, attempt, fence, started: true }),
         ("cancel", Command::Cancel),
@@ -153,6 +154,7 @@ fn every_phase_against_every_command() {
         ask-back       illegal illegal illegal illegal illegal   illegal   asked     illegal   illegal   illegal
         return         stale   stale   stale   stale   stale     stale     ready     ready     cancelled stale
         lose           illegal illegal illegal illegal illegal   illegal   orphaned  orphaned  cancelled illegal
+        supersede      -       -       illegal -       -         ready     ready     ready     illegal   illegal
         adopt          stale   stale   stale   stale   stale     running   -         -         -         stale
         adopt-other    stale   stale   stale   stale   stale     stale     stale     stale     stale     stale
         cancel         cancelled cancelled stopping cancelled cancelled cancelled stopping stopping -    illegal

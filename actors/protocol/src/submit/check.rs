@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agentflow_core::ids::TaskId;
 use agentflow_core::limits;
-use agentflow_core::spec::{Payload, Resources, RetryPolicy, Spec};
+use agentflow_core::spec::{Payload, Resources, RetryPolicy, Spec, Worktree};
 
-use super::{ResourcesBody, RetryBody, Sources, TaskBody, TaskRef, check_idempotency_key, check_name};
+use super::{
+    ResourcesBody, RetryBody, Sources, TaskBody, TaskRef, WorktreeBody, check_idempotency_key, check_name,
+};
 use crate::problem::FieldError;
 
 /// Whether a path stays within the directory that it counts from.
@@ -225,6 +227,27 @@ impl Check<'_> {
             }
         }
         ids.into_iter().collect()
+    }
+
+    pub(super) fn worktree(&mut self, body: WorktreeBody, payload: &Payload) -> Option<Worktree> {
+        let worktree = match body {
+            WorktreeBody::Plain(false) => return None,
+            WorktreeBody::Plain(true) => Worktree::default(),
+            WorktreeBody::At(at) => Worktree { base: at.base },
+        };
+        if !matches!(payload, Payload::Shell { .. } | Payload::Exec { .. } | Payload::Script { .. }) {
+            self.wrong("worktree", "is for tasks with a process of their own: shell, exec, script");
+        }
+        let is_name = |base: &str| {
+            !base.is_empty()
+                && base.len() <= limits::PATH_BYTES
+                && !base.starts_with('-')
+                && !base.chars().any(char::is_control)
+        };
+        if worktree.base.as_deref().is_some_and(|base| !is_name(base)) {
+            self.wrong("worktree/base", "allowed: a branch, tag or commit, without '-' before it");
+        }
+        Some(worktree)
     }
 
     pub(super) fn artifacts(&mut self, paths: Vec<String>) -> Vec<String> {

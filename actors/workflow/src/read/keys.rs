@@ -33,7 +33,7 @@ pub(super) const TASK: [&str; 13] = [
 
 /// Fields of a task's body, as it would be posted. Whether a server knows them all is for
 /// [`crate::CheckTask`] to say.
-pub(super) const BODY: [&str; 37] = [
+pub(super) const BODY: [&str; 41] = [
     "title",
     "description",
     "group",
@@ -58,6 +58,10 @@ pub(super) const BODY: [&str; 37] = [
     "writable",
     "limits",
     "artifacts",
+    "checkpoint_file",
+    "worktree",
+    "keep_checkpoints",
+    "continue_from",
     "kind",
     "command",
     "argv",

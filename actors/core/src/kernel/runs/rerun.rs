@@ -21,6 +21,7 @@ use crate::event::Happening;
 use crate::ids::{ReplyTo, RunId, TaskId};
 use crate::kernel::words::{Answer, Effect, LoadedTask};
 use crate::kernel::{Kernel, Step};
+use crate::memory::{Memory, Owner};
 use crate::rejection::Rejection;
 use crate::run::{NodeStatus, RunStatus};
 use crate::task::{Command, Phase, Task};
@@ -45,6 +46,8 @@ pub struct LoadedRun {
     pub saved: SavedRun,
     /// Its tasks that have ended, foreach items left out, with their specifications.
     pub tasks: Vec<LoadedTask>,
+    /// What it remembers.
+    pub memory: Memory,
 }
 
 /// Runs whose rows are on their way, with what is to be done and who waits.
@@ -86,7 +89,7 @@ impl Kernel {
 
     fn run_again(&mut self, step: &mut Step, again: Again, loaded: LoadedRun) -> Result<(), Rejection> {
         let id = again.run;
-        let LoadedRun { saved, tasks } = loaded;
+        let LoadedRun { saved, tasks, memory } = loaded;
         let was_over = self.runs.get(id).is_none();
         let mut run = match self.runs.take(id) {
             Some(run) => run,
@@ -96,6 +99,9 @@ impl Kernel {
             Ok(()) => {
                 step.runs.insert(id);
                 self.runs.put_back(run);
+                if was_over {
+                    self.saved.enter_memory(Owner::Run(id), memory);
+                }
                 step.urgent = true;
                 Ok(())
             }
@@ -165,7 +171,7 @@ impl Kernel {
 
     /// Brings a node's task back to wait for its run.
     fn rewind_task(&mut self, step: &mut Step, run: &Run, node: u32, loaded: LoadedTask) {
-        let LoadedTask { row, spec, .. } = loaded;
+        let LoadedTask { row, spec, saved, .. } = loaded;
         let (id, state) = (row.id, row.state);
         let task = Task {
             phase: Phase::Settled(state.status),
@@ -178,7 +184,8 @@ impl Kernel {
             lost: state.lost,
             priority: state.priority,
         };
-        self.bring_back(step, id, task, state.status, &state.group, &spec);
+        self.saved.enter(id, saved);
+        self.bring_back(step, id, task, &state, &spec);
         self.runs.set_place(id, Place { run: run.id, node, item: None });
         let rewound = self.command(step, id, Command::Rewind, OutcomeChange::Keep);
         debug_assert!(rewound.is_ok(), "{rewound:?}");

@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::batch::{LiveRelation, OutcomeChange, RoundRow, RunRow, SettledNode, TaskRow};
-use crate::ids::{RunId, SpecHash};
+use crate::batch::{
+    CheckpointRow, ChoiceRow, LiveRelation, MemoryRow, OutcomeChange, RoundRow, RunRow, SavedWrites,
+    SettledNode, TaskRow, VersionRow,
+};
+use crate::checkpoint::{Choice, KeptCheckpoint};
+use crate::ids::{CheckpointId, RunId, SpecHash};
+use crate::memory::{Memory, Owner};
 
 #[derive(Default)]
 pub(super) struct Rows {
@@ -13,6 +18,11 @@ pub(super) struct Rows {
     definitions: BTreeMap<SpecHash, Arc<str>>,
     relations: Vec<crate::batch::RelationRow>,
     rounds: BTreeMap<TaskId, Option<u32>>,
+    pub(super) checkpoints: BTreeMap<CheckpointId, CheckpointRow>,
+    pub(super) choices: BTreeMap<TaskId, Choice>,
+    memory: BTreeMap<Owner, Memory>,
+    pub(super) versions: Vec<VersionRow>,
+    pub(super) titles: BTreeMap<TaskId, Box<str>>,
 }
 
 impl Rows {
@@ -23,6 +33,7 @@ impl Rows {
             rows.relations.retain(|row| !batch.parted.contains(&row.key()));
             rows.relations.extend(&batch.relations);
             rows.rounds.extend(batch.rounds.iter().map(|row| (row.task, row.round)));
+            rows.add_saved(&batch.saved);
             for write in &batch.runs {
                 if let Some(birth) = &write.birth {
                     let row = RunRow { id: write.id, birth: (**birth).clone(), state: write.state.clone() };
@@ -43,6 +54,9 @@ impl Rows {
                     (TaskRow { id: write.id, spec, created_at, run, state }, Outcome::default())
                 });
                 row.state = write.state.clone();
+                if let Some(title) = &write.title {
+                    rows.titles.insert(write.id, title.clone());
+                }
                 if let Some(change) = write.spec {
                     assert_eq!(row.spec, change.old, "task {}", write.id);
                     row.spec = change.new;
@@ -53,6 +67,50 @@ impl Rows {
             }
         }
         rows
+    }
+
+    fn add_saved(&mut self, saved: &SavedWrites) {
+        self.checkpoints.extend(saved.checkpoints.iter().map(|row| (row.id, row.clone())));
+        for id in &saved.removed {
+            assert!(self.checkpoints.remove(id).is_some(), "checkpoint {id} was removed and not there");
+        }
+        for ChoiceRow { task, choice } in &saved.choices {
+            match choice {
+                Some(choice) => drop(self.choices.insert(*task, *choice)),
+                None => drop(self.choices.remove(task)),
+            }
+        }
+        for MemoryRow { owner, name, entry } in &saved.memory {
+            let memory = self.memory.entry(*owner).or_default();
+            match entry {
+                Some(entry) => memory.set(Arc::clone(name), entry.clone()).expect("room"),
+                None => assert!(memory.remove(name), "{name} was forgotten and not there"),
+            }
+        }
+        self.versions.extend(saved.versions.iter().cloned());
+    }
+
+    pub(super) fn saved_task(&self, task: TaskId) -> SavedTask {
+        let own = self.checkpoints.values().filter(|row| row.task == task);
+        let kept = |row: &CheckpointRow| KeptCheckpoint { id: row.id, fence: row.fence, number: row.number };
+        SavedTask {
+            kept: own.map(kept).collect(),
+            choice: self.choices.get(&task).copied(),
+            memory: self.memory_of(Owner::Task(task)),
+        }
+    }
+
+    pub(super) fn memory_of(&self, owner: Owner) -> Memory {
+        self.memory.get(&owner).cloned().unwrap_or_default()
+    }
+
+    /// The answer to [`Effect::Load`].
+    pub(super) fn loaded_task(&self, task: TaskId, batches: &[Batch]) -> LoadedTask {
+        let row = self.tasks[&task].0.clone();
+        let mut specs = batches.iter().flat_map(|batch| &batch.specs);
+        let body = specs.find(|spec| spec.hash == row.spec).expect("its specification").body.clone();
+        let spec = PreparedSpec::read(row.spec, body).expect("own text");
+        LoadedTask { row, spec: Arc::new(spec), successors: vec![], saved: self.saved_task(task) }
     }
 
     /// Statuses of the tasks of a run by the names of their nodes.
@@ -74,17 +132,9 @@ impl Rows {
     /// The answer to [`Effect::LoadRun`].
     pub(super) fn loaded(&self, run: RunId, batches: &[Batch]) -> LoadedRun {
         let saved = self.saved(&self.runs[&run]);
-        let specs: BTreeMap<SpecHash, Arc<str>> = batches
-            .iter()
-            .flat_map(|batch| &batch.specs)
-            .map(|row| (row.hash, Arc::clone(&row.body)))
-            .collect();
-        let tasks = saved.settled.iter().filter(|node| !node.node.node.contains('[')).map(|node| {
-            let row = self.tasks[&node.task].0.clone();
-            let spec = PreparedSpec::read(row.spec, Arc::clone(&specs[&row.spec])).expect("own text");
-            LoadedTask { row, spec: Arc::new(spec), successors: vec![] }
-        });
-        LoadedRun { tasks: tasks.collect(), saved }
+        let nodes = saved.settled.iter().filter(|node| !node.node.node.contains('['));
+        let tasks = nodes.map(|node| self.loaded_task(node.task, batches)).collect();
+        LoadedRun { tasks, saved, memory: self.memory_of(Owner::Run(run)) }
     }
 
     fn saved(&self, row: &RunRow) -> SavedRun {
@@ -128,8 +178,14 @@ impl Bench {
         let live = live.map(|(row, _)| row.clone()).collect();
         let specs = self.batches.iter().flat_map(|batch| batch.specs.clone()).collect();
         let workers = self.batches.iter().flat_map(|batch| batch.workers.clone()).collect();
+        let is_live = |id: &TaskId| !rows.tasks[id].0.state.status.is_settled();
+        let live_tasks = rows.tasks.keys().copied().filter(is_live);
+        let saved = live_tasks.map(|id| (id, rows.saved_task(id))).filter(|(_, saved)| !saved.is_empty());
+        let live_runs = rows.runs.values().filter(|row| !row.state.status.is_settled());
+        let memories = live_runs.map(|row| (row.id, rows.memory_of(Owner::Run(row.id)))).collect();
         let plan = RecoveryPlan::new(live, specs, workers)
             .expect("own rows")
+            .with_saved(saved.collect(), memories)
             .with_ties(rows.saved_runs(), rows.live_relations());
         let counters = self.batches.last().map(|batch| batch.counters).unwrap_or_default();
         let epoch = self.kernel.epoch().next();

@@ -1,0 +1,155 @@
+//! Versions of tasks.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, web};
+use agentflow_core::ids::TaskId;
+use agentflow_core::kernel::{Answer, NewVersion, PreparedSpec, Request};
+use agentflow_core::limits;
+use agentflow_core::rejection::Rejection;
+use agentflow_core::spec::Spec;
+use agentflow_protocol::Problem;
+use agentflow_protocol::api::TaskView;
+use agentflow_protocol::saved::{UpgradeBody, VersionView, Versions};
+use agentflow_protocol::upgrade::Upgrade;
+use agentflow_schema::{TaskRecord, VersionRecord};
+
+use super::answer::{Answered, Failure, ok};
+use super::{read, submit, tasks};
+use crate::state::Master;
+
+/// How often an upgrade is made anew because somebody else was faster.
+const TRIES: u32 = 5;
+
+/// Bytes of a reason.
+const REASON_BYTES: usize = 4_096;
+
+/// Gives a task another version. A running attempt finishes on the version that it began with, unless
+/// `restart` is set; a settled task runs again.
+#[utoipa::path(post, path = "/api/v2/tasks/{id}/upgrade", tag = "versions", params(("id" = String, Path)), request_body = UpgradeBody,
+    responses((status = 200, body = TaskView), (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "The task has another version than `expected_version`, or is a node of a run"),
+        (status = 422, body = Problem)))]
+pub(crate) async fn upgrade(
+    master: web::Data<Master>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    payload: web::Payload,
+) -> Answered {
+    read::no_query(&request)?;
+    master.check_writable()?;
+    let id = read::task_id(&id)?;
+    let body: UpgradeBody = read::object(&read::body(&request, payload, limits::LARGE_BODY_BYTES).await?)?;
+    check(&body)?;
+    for _ in 1..TRIES {
+        match try_upgrade(&master, id, &body).await? {
+            Err(Rejection::OtherVersion { .. }) if body.expected_version.is_none() => {}
+            Err(rejection) => return Err(rejection.into()),
+            Ok(_) => return tasks::answer(&master, id).await,
+        }
+    }
+    match try_upgrade(&master, id, &body).await? {
+        Ok(_) => tasks::answer(&master, id).await,
+        Err(rejection) => Err(rejection.into()),
+    }
+}
+
+fn check(body: &UpgradeBody) -> Result<(), Failure> {
+    if body.new_title.is_none() && body.new_description.is_none() && body.new_spec.is_none() {
+        return Err(Failure::field("", "nothing to change; allowed: new_title, new_description, new_spec"));
+    }
+    let is_clean = |text: &str, most| text.len() <= most && !text.contains('\0');
+    if !is_clean(&body.upgrade_reason, REASON_BYTES) {
+        return Err(Failure::field(
+            "/upgrade_reason",
+            format!("allowed: up to {REASON_BYTES} bytes without NUL"),
+        ));
+    }
+    if body.author.as_deref().is_some_and(|author| !is_clean(author, limits::NAME_BYTES)) {
+        let most = limits::NAME_BYTES;
+        return Err(Failure::field("/author", format!("allowed: up to {most} bytes without NUL")));
+    }
+    Ok(())
+}
+
+async fn try_upgrade(
+    master: &Master,
+    id: TaskId,
+    body: &UpgradeBody,
+) -> Result<Result<u32, Rejection>, Failure> {
+    let record = tasks::record(master, id).await?;
+    let current = record.state.version;
+    if let Some(expected) = body.expected_version.filter(|expected| *expected != current) {
+        return Ok(Err(Rejection::OtherVersion { expected, current }));
+    }
+    if let Some(node) = &record.run {
+        let detail = format!("the task is node '{}' of run {}; upgrade the run", node.node, node.run);
+        return Err(Failure::conflict(detail));
+    }
+    let old: Spec = serde_json::from_str(&record.spec_body).map_err(|error| Failure::internal(&error))?;
+    let upgrade = Upgrade {
+        title: body.new_title.as_deref(),
+        description: body.new_description.as_deref(),
+        fields: body.new_spec.as_ref(),
+    };
+    let (title, spec, named) = upgrade.apply(&record.title, &old).map_err(Problem::invalid)?;
+    submit::check_sources(master, std::slice::from_ref(&named)).await?;
+    let mut specs = [Arc::new(PreparedSpec::new(spec))];
+    submit::keep_inputs(master, &mut specs).await?;
+    let [spec] = specs;
+    let new = NewVersion {
+        task: id,
+        from: current,
+        title: title.into(),
+        spec,
+        reason: body.upgrade_reason.as_str().into(),
+        author: body.author.clone().unwrap_or_default().into(),
+        first: record.title.into(),
+        restart: body.restart,
+        continue_from: body.continue_from,
+    };
+    match master.try_ask(Request::Upgrade(Box::new(new))).await? {
+        Ok(Answer::Upgraded { version }) => Ok(Ok(version)),
+        Ok(other) => Err(tasks::unexpected(&other)),
+        Err(rejection) => Ok(Err(rejection)),
+    }
+}
+
+/// Every version of a task, whole; the last one is the current.
+#[utoipa::path(get, path = "/api/v2/tasks/{id}/versions", tag = "versions", params(("id" = String, Path)),
+    responses((status = 200, body = Versions), (status = 404, body = Problem)))]
+pub(crate) async fn versions(
+    master: web::Data<Master>,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answered {
+    read::no_query(&request)?;
+    let id = read::task_id(&id)?;
+    let record = tasks::record(&master, id).await?;
+    let rows = master.read(move |readers| readers.versions(id)).await?;
+    let rows = if rows.is_empty() { vec![first(record)] } else { rows };
+    ok(&Versions { versions: rows.into_iter().map(view).collect() })
+}
+
+/// The one version of a task that was never upgraded.
+fn first(record: TaskRecord) -> VersionRecord {
+    VersionRecord {
+        version: 1,
+        title: record.title,
+        spec_body: record.spec_body,
+        reason: String::new(),
+        author: String::new(),
+        created_at: record.created_at,
+    }
+}
+
+fn view(record: VersionRecord) -> VersionView {
+    VersionView {
+        version: record.version,
+        title: record.title,
+        reason: record.reason,
+        author: Some(record.author).filter(|author| !author.is_empty()),
+        created_at: record.created_at.into(),
+        spec: serde_json::from_str(&record.spec_body).unwrap_or_default(),
+    }
+}
