@@ -72,19 +72,23 @@ pub(crate) async fn run(target: Target, outbox: Rc<Outbox>, daemon: Recipient<Li
     loop {
         let master = &target.masters[turn % target.masters.len()];
         outbox.begin_socket();
-        let (reason, finished) = match connect(&client, master, &target).await {
+        let Parting { reason, finished, .. } = match connect(&client, master, &target).await {
             Ok(socket) => {
                 daemon.do_send(LinkEvent::Up);
                 let since = Instant::now();
                 let left = converse(socket, &outbox, &daemon).await;
                 // One that was welcomed and sent away again at once, such as one of two workers
-                // of the same name, must not come back ten times a second.
-                if outbox.was_open() && since.elapsed() >= SETTLED {
+                // of the same name, must not come back ten times a second. A master that died is
+                // most often back soon.
+                if outbox.was_open() && (!left.sent_away || since.elapsed() >= SETTLED) {
                     failures = 0;
                 }
                 left
             }
-            Err(reason) => (reason, outbox.closing() == Some(Closing::Finished)),
+            Err(reason) => {
+                let finished = outbox.closing() == Some(Closing::Finished);
+                Parting { finished, ..Parting::because(reason) }
+            }
         };
         daemon.do_send(LinkEvent::Down { reason: format!("{master}: {reason}"), finished });
         if finished {
@@ -181,8 +185,23 @@ fn with_scheme(url: &str, scheme: &str) -> String {
     format!("{scheme}://{rest}")
 }
 
-/// Sends and receives until one side ends it. Why, and whether it was we who had finished.
-async fn converse<S, E>(socket: S, outbox: &Outbox, daemon: &Recipient<LinkEvent>) -> (String, bool)
+/// How a conversation ended.
+struct Parting {
+    reason: String,
+    /// Whether it was we who had finished.
+    finished: bool,
+    /// Whether the master did not want us.
+    sent_away: bool,
+}
+
+impl Parting {
+    fn because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), finished: false, sent_away: false }
+    }
+}
+
+/// Sends and receives until one side ends it.
+async fn converse<S, E>(socket: S, outbox: &Outbox, daemon: &Recipient<LinkEvent>) -> Parting
 where
     S: Stream<Item = Result<ws::Frame, WsProtocolError>> + Sink<ws::Message, Error = E>,
 {
@@ -191,7 +210,7 @@ where
     let receive = pin!(receive(stream, outbox, daemon));
     match select(send, receive).await {
         Either::Left((left, receive)) => {
-            if left.1 {
+            if left.finished {
                 // A socket that is closed with something unread in it would take back what was
                 // sent last: the master closes first.
                 let _closed = actix_rt::time::timeout(FAREWELL, receive).await;
@@ -199,11 +218,11 @@ where
             left
         }
         // What we wanted to say last may cross with the master's own good-bye.
-        Either::Right((reason, _)) => (reason, outbox.closing() == Some(Closing::Finished)),
+        Either::Right((left, _)) => Parting { finished: outbox.closing() == Some(Closing::Finished), ..left },
     }
 }
 
-async fn send<E>(mut sink: impl Sink<ws::Message, Error = E> + Unpin, outbox: &Outbox) -> (String, bool) {
+async fn send<E>(mut sink: impl Sink<ws::Message, Error = E> + Unpin, outbox: &Outbox) -> Parting {
     loop {
         let mut any = false;
         while let Some(frame) = outbox.next() {
@@ -213,19 +232,19 @@ async fn send<E>(mut sink: impl Sink<ws::Message, Error = E> + Unpin, outbox: &O
                 Frame::Pong(bytes) => ws::Message::Pong(bytes),
             };
             if sink.feed(message).await.is_err() {
-                return ("the socket broke while sending".to_owned(), false);
+                return Parting::because("the socket broke while sending");
             }
             any = true;
         }
         if any && sink.flush().await.is_err() {
-            return ("the socket broke while sending".to_owned(), false);
+            return Parting::because("the socket broke while sending");
         }
         match outbox.closing() {
-            Some(Closing::Broken(reason)) => return (reason, false),
+            Some(Closing::Broken(reason)) => return Parting::because(reason),
             Some(Closing::Finished) => {
                 // The master closes too when it has read everything; an error says that it has.
                 let _closed = sink.send(ws::Message::Close(Some(ws::CloseCode::Normal.into()))).await;
-                return ("the worker has left".to_owned(), true);
+                return Parting { finished: true, ..Parting::because("the worker has left") };
             }
             None => outbox.changed().await,
         }
@@ -236,7 +255,7 @@ async fn receive(
     mut stream: impl Stream<Item = Result<ws::Frame, WsProtocolError>> + Unpin,
     outbox: &Outbox,
     daemon: &Recipient<LinkEvent>,
-) -> String {
+) -> Parting {
     while let Some(frame) = stream.next().await {
         match frame {
             Ok(ws::Frame::Text(text)) => daemon.do_send(LinkEvent::Text(text)),
@@ -244,16 +263,20 @@ async fn receive(
             Ok(ws::Frame::Pong(_)) => {}
             Ok(ws::Frame::Close(Some(reason))) => {
                 let text = reason.description.unwrap_or_default();
-                return format!("the master closed the connection ({:?}) {text}", reason.code);
+                let sent_away = reason.code != ws::CloseCode::Restart;
+                let reason = format!("the master closed the connection ({:?}) {text}", reason.code);
+                return Parting { sent_away, ..Parting::because(reason) };
             }
-            Ok(ws::Frame::Close(None)) => return "the master closed the connection".to_owned(),
+            Ok(ws::Frame::Close(None)) => {
+                return Parting { sent_away: true, ..Parting::because("the master closed the connection") };
+            }
             Ok(ws::Frame::Binary(_) | ws::Frame::Continuation(_)) => {
-                return "the master sent a frame that the protocol does not have".to_owned();
+                return Parting::because("the master sent a frame that the protocol does not have");
             }
-            Err(error) => return format!("the connection broke: {error}"),
+            Err(error) => return Parting::because(format!("the connection broke: {error}")),
         }
     }
-    "the master closed the connection".to_owned()
+    Parting::because("the master closed the connection")
 }
 
 #[cfg(test)]
