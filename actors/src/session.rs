@@ -123,8 +123,8 @@ impl WorkerSession {
         }
         let blobs = self.blobs.clone();
         let look = actix_rt::task::spawn_blocking(move || values::without_missing(&blobs, asks));
-        // Nothing is waited for: an attempt that asks for two things at once does not say in which order.
-        context.spawn(look.into_actor(self).map(|looked, session, _| match looked {
+        // Asks keep their order: a repeated one is known by its number.
+        context.wait(look.into_actor(self).map(|looked, session, _| match looked {
             Ok(Ok((asks, missing))) => {
                 session.answer(missing);
                 if !asks.is_empty() {

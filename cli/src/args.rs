@@ -24,7 +24,7 @@ pub(crate) use schedules::{SchedulesAct, SetSchedule};
 pub(crate) use submit::{Submit, TaskFlags, WaitFlags};
 use values::{duration, key_value, priority, run_id, subject, task_id};
 pub(crate) use workflows::{
-    Graph, GraphFormat, Plan, Reject, Relate, Rerun, Run, RunAct, Runs, SomeRuns, SomeTasks, Validate,
+    Fork, Graph, GraphFormat, Plan, Reject, Relate, Rerun, Run, RunAct, Runs, SomeRuns, SomeTasks, Validate,
     Variables, What,
 };
 
@@ -128,6 +128,8 @@ pub(crate) enum Command {
     Forget(Forget),
     /// Say how far a task is: inside it
     Progress(Progress),
+    /// Begin a new run where another one was: what completed there is taken over
+    Fork(Fork),
     /// Give a task another version
     Upgrade(Box<Upgrade>),
     /// Show the versions of a task, and what each changed
@@ -292,7 +294,7 @@ pub(crate) struct Retry {
     #[command(flatten)]
     pub(crate) choice: Choice,
     /// Begin at the beginning, not at the newest checkpoint
-    #[arg(long, requires = "ids")]
+    #[arg(long, requires = "ids", conflicts_with = "all")]
     pub(crate) from_beginning: bool,
 }
 

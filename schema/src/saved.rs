@@ -44,7 +44,7 @@ pub struct CheckpointRecord {
     pub content: Option<Content>,
     /// Where the task's files were.
     pub files: Option<Files>,
-    /// What the task remembered.
+    /// What the task remembered; nothing in a listing.
     pub memory: Memory,
     /// When.
     pub created_at: Wall,
@@ -67,7 +67,7 @@ pub struct VersionRecord {
     pub created_at: Wall,
 }
 
-/// Everything but the bytes.
+/// Everything but the bytes and the memory.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = checkpoints)]
 struct Columns {
@@ -82,13 +82,10 @@ struct Columns {
     git_commit: Option<String>,
     git_ref: Option<String>,
     sha256: Option<Vec<u8>>,
-    memory: Option<String>,
 }
 
 impl Columns {
     fn record(self) -> Result<CheckpointRecord, Error> {
-        let damaged = |error| Error::corrupt(format!("the memory of checkpoint {}: {error}", self.id));
-        let memory = self.memory.as_deref().map(Memory::from_text).transpose().map_err(damaged)?;
         let files = self.git_commit.zip(self.git_ref);
         Ok(CheckpointRecord {
             id: CheckpointId(unsigned(self.id)?),
@@ -101,13 +98,13 @@ impl Columns {
             content: None,
             files: files
                 .map(|(commit, reference)| Files { commit: commit.into(), reference: reference.into() }),
-            memory: memory.unwrap_or_default(),
+            memory: Memory::default(),
             created_at: Wall(self.created_at),
         })
     }
 }
 
-/// The checkpoints of a task, the oldest first, without their bytes.
+/// The checkpoints of a task, the oldest first, without their bytes and memories.
 pub(crate) fn list(connection: &mut AnyConnection, task: TaskId) -> Result<Vec<CheckpointRecord>, Error> {
     let rows: Vec<Columns> = checkpoints::table
         .filter(checkpoints::task.eq(big(task.0)))
@@ -123,14 +120,17 @@ pub(crate) fn one(
     connection: &mut AnyConnection,
     id: CheckpointId,
 ) -> Result<Option<CheckpointRecord>, Error> {
-    let row: Option<(Columns, Option<Vec<u8>>)> = checkpoints::table
+    let row: Option<(Columns, Option<Vec<u8>>, Option<String>)> = checkpoints::table
         .find(big(id.0))
-        .select((Columns::as_select(), checkpoints::data))
+        .select((Columns::as_select(), checkpoints::data, checkpoints::memory))
         .first(connection)
         .optional()?;
-    let Some((columns, data)) = row else { return Ok(None) };
+    let Some((columns, data, memory)) = row else { return Ok(None) };
     let sha256 = columns.sha256.clone();
     let mut record = columns.record()?;
+    let damaged = |error| Error::corrupt(format!("the memory of checkpoint {id}: {error}"));
+    record.memory =
+        memory.as_deref().map(Memory::from_text).transpose().map_err(damaged)?.unwrap_or_default();
     record.content = Some(match (data, sha256) {
         (Some(data), _) => Content::Data(data.into()),
         (None, Some(sha256)) => {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use agentflow_tests::sim::{Ending, Moment, Sabotage, run, run_of_fifty};
+use agentflow_tests::sim::{Counted, Ending, Moment, Sabotage, count_to, run, run_of_fifty};
 
 /// Happenings with faults in each story.
 const STEPS: u64 = 1_500;
@@ -54,6 +54,30 @@ fn a_forgotten_batch_is_seen() {
 #[test]
 fn a_lost_edge_of_a_workflow_is_seen() {
     is_seen(Sabotage::DropEdge, "began before", 100);
+}
+
+#[test]
+fn a_lost_checkpoint_is_seen() {
+    is_seen(Sabotage::LoseCheckpoint, "was acknowledged and is lost", 100);
+}
+
+#[test]
+fn an_attempt_that_begins_at_the_second_newest_checkpoint_is_seen() {
+    is_seen(Sabotage::OldCheckpoint, "left; the attempt was to begin as", 100);
+}
+
+/// No step is done again whose saving was acknowledged: that is checked at every step.
+#[test]
+fn a_script_that_is_killed_fifty_times_counts_to_a_thousand() {
+    let mut all = Counted::default();
+    for seed in 1..=300 {
+        let counted = count_to(1_000, 50, seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert!(counted.attempts > 10 && counted.masters > 10, "seed {seed}: {counted:?}");
+        assert_eq!(counted.done, 1_000 + counted.again, "seed {seed}: {counted:?}");
+        all.again += counted.again;
+    }
+    // It loses what nobody acknowledged: without that the deaths would prove nothing.
+    assert!(all.again > 1_000, "{all:?}");
 }
 
 fn fifty(crash: Option<(u64, Moment)>) -> Ending {

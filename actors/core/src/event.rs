@@ -240,6 +240,9 @@ pub enum Happening {
         /// The task of another run that it is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<TaskId>,
+        /// The run whose completed nodes it took over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forked_from: Option<RunId>,
     },
     /// Its first node was decided on.
     #[serde(rename = "run.started")]

@@ -55,6 +55,17 @@ struct Written<'a> {
     expires_at: Option<Wall>,
 }
 
+/// Checks the size of one value.
+///
+/// # Errors
+/// [`Rejection::ValueTooLarge`].
+pub fn check_value(value: &str) -> Result<(), Rejection> {
+    if value.len() > limits::MEMORY_VALUE_BYTES {
+        return Err(Rejection::ValueTooLarge(value.len()));
+    }
+    Ok(())
+}
+
 impl Memory {
     /// Puts a value in the place of what was there.
     ///

@@ -75,7 +75,11 @@ pub enum Rejection {
     /// What an attempt asks comes too late: another has taken over, or none runs.
     #[error(
         "the attempt with the fence {given} is not the current one: {}",
-        current.map_or_else(|| "no attempt runs".to_owned(), |fence| format!("that has the fence {fence}"))
+        match current {
+            None => "no attempt runs".to_owned(),
+            Some(fence) if fence == given => "another worker has that one".to_owned(),
+            Some(fence) => format!("that has the fence {fence}"),
+        }
     )]
     StaleAttempt {
         /// Of the attempt that asks.
@@ -87,7 +91,7 @@ pub enum Rejection {
     #[error("{0}")]
     Malformed(String),
     /// There is no such checkpoint any more.
-    #[error("checkpoint {0} is not kept any more; see the checkpoints of its task")]
+    #[error("there is no checkpoint {0}, or it is not kept any more; see the checkpoints of its task")]
     CheckpointGone(CheckpointId),
     /// A memory is full.
     #[error("the memory would have more than {limit} {what}; forget something first")]
@@ -97,6 +101,12 @@ pub enum Rejection {
         /// How much is allowed.
         limit: usize,
     },
+    /// One value is too large for any memory.
+    #[error(
+        "a value in a memory has at most {most} bytes, this one {0}; save it as a checkpoint or leave it as an artifact",
+        most = crate::limits::MEMORY_VALUE_BYTES
+    )]
+    ValueTooLarge(usize),
     /// The task is no part of a run, so that there is no memory of a run.
     #[error("task {0} is no part of a run: it has only a memory of its own")]
     NoRun(TaskId),

@@ -76,7 +76,7 @@ impl Problem {
             Rejection::OtherVersion { .. } => (409, "version"),
             Rejection::KeyConflict => (409, "idempotency_key"),
             Rejection::Malformed(_) => (422, "invalid"),
-            Rejection::MemoryFull { .. } => (413, "too_large"),
+            Rejection::MemoryFull { .. } | Rejection::ValueTooLarge(_) => (413, "too_large"),
             Rejection::Limit { .. } => (429, "limit"),
         };
         Self::new(status, kind, text)

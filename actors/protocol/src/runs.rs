@@ -168,7 +168,7 @@ pub struct EdgeView {
     pub on: String,
 }
 
-/// The body of `POST /runs/{id}/rerun`.
+/// The body of `POST /runs/{id}/rerun` and `POST /runs/{id}/fork`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RerunBody {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use agentflow_core::checkpoint::{self, Content};
 use agentflow_core::limits;
-use agentflow_core::memory::{Entry, Memory};
+use agentflow_core::memory::{Entry, Memory, check_value};
+use agentflow_core::rejection::Rejection;
 use agentflow_core::spec::ContinueFrom;
 use agentflow_core::time::Wall;
 use base64::Engine;
@@ -65,7 +66,7 @@ impl CheckpointBody {
     /// Checks every field.
     ///
     /// # Errors
-    /// 422 with each bad field; 413 for too many bytes.
+    /// 422 with each bad field; 413 for too many bytes, of data or to remember.
     pub fn check(self) -> Result<CheckedCheckpoint, Problem> {
         let mut errors = Vec::new();
         if let Err(why) = checkpoint::check_name(&self.name) {
@@ -91,32 +92,33 @@ impl CheckpointBody {
                 }
             },
         };
-        let memory = self.memory.map(|values| read_memory(values, &mut errors));
+        let memory = self.memory.map(|values| read_memory(values, &mut errors)).transpose();
         if !errors.is_empty() {
             return Err(Problem::invalid(errors));
         }
         if bytes.len() as u64 > limits::CHECKPOINT_BYTES {
             return Err(Problem::new(413, "too_large", checkpoint::too_large(bytes.len() as u64)));
         }
+        let memory = memory.map_err(|full| Problem::of(&full))?;
         Ok(CheckedCheckpoint { name: self.name.into(), json, bytes, memory })
     }
 }
 
-fn read_memory(values: BTreeMap<String, Box<RawValue>>, errors: &mut Vec<FieldError>) -> Memory {
+fn read_memory(
+    values: BTreeMap<String, Box<RawValue>>,
+    errors: &mut Vec<FieldError>,
+) -> Result<Memory, Rejection> {
     let mut memory = Memory::default();
     for (name, value) in values {
-        let pointer = format!("/memory/{name}");
         if let Err(detail) = checkpoint::check_key(&name) {
+            let pointer = format!("/memory/{}", name.replace('~', "~0").replace('/', "~1"));
             errors.push(FieldError { pointer, detail });
             continue;
         }
-        let entry = Entry { value: value.get().into(), expires_at: None };
-        if let Err(full) = memory.set(name.into(), entry) {
-            errors.push(FieldError { pointer, detail: full.to_string() });
-            break;
-        }
+        check_value(value.get())?;
+        memory.set(name.into(), Entry { value: value.get().into(), expires_at: None })?;
     }
-    memory
+    Ok(memory)
 }
 
 /// A checkpoint. Listings leave out the data.

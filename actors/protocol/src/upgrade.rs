@@ -62,17 +62,20 @@ impl Upgrade<'_> {
                 "a task must have something to do; give another payload".to_owned(),
             );
         }
-        let description = self.description.or_else(|| fields.get("description").and_then(Value::as_str));
+        let (description, its_field) = match self.description {
+            Some(text) => (Some(text), "new_description"),
+            None => (fields.get("description").and_then(Value::as_str), "new_spec/description"),
+        };
         let derived = description.filter(|_| !has_payload && is_short_form(old));
         let derived = derived.map(|text| match short_form(text) {
             Ok(Payload::Milestone) => Err("is empty: the task would have nothing to do".to_owned()),
             other => other,
         });
         if let Some(Err(why)) = &derived {
-            wrong("new_description", why.clone());
+            wrong(its_field, why.clone());
         }
         if description.is_some_and(|text| text.contains('\0')) {
-            wrong("new_description", "holds a NUL character".to_owned());
+            wrong(its_field, "holds a NUL character".to_owned());
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -110,11 +113,12 @@ fn is_short_form(spec: &Spec) -> bool {
     spec.description.as_deref().is_some_and(|text| short_form(text).as_ref() == Ok(&spec.payload))
 }
 
-/// The fields as those of a task; `null` is the default.
+/// The fields as those of a task; `null` is the default. Whether a description says what to do depends
+/// on the old one, so that its text is not looked at here.
 fn read(fields: &Map<String, Value>) -> Result<Checked, Vec<FieldError>> {
     let given: Map<String, Value> = fields
         .iter()
-        .filter(|(_, value)| !value.is_null())
+        .filter(|(name, value)| !value.is_null() && (*name != "description" || !value.is_string()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let text = Value::from(given).to_string();
@@ -128,6 +132,7 @@ fn read(fields: &Map<String, Value>) -> Result<Checked, Vec<FieldError>> {
 
 fn take(spec: &mut Spec, field: &str, new: &Spec) {
     match field {
+        "description" => spec.description.clone_from(&new.description),
         "input" => {
             spec.input.clone_from(&new.input);
             spec.input_parts.clone_from(&new.input_parts);

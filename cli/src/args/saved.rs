@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agentflow_core::ids::{RunId, TaskId};
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::values::{duration, run_id, task_id, value};
 
@@ -80,7 +80,7 @@ pub(crate) struct Remember {
     pub(crate) key: String,
     /// What: JSON where it is a number, true, false, null, a list or an object, and text otherwise
     #[arg(value_name = "VALUE", value_parser = value, allow_hyphen_values = true)]
-    pub(crate) value: Value,
+    pub(crate) value: Box<RawValue>,
     /// For so long [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
@@ -176,13 +176,14 @@ mod tests {
     #[test]
     fn values_are_json_or_text() {
         let read = |text: &str| match parse(&["remember", "k", text]).ok()?.command {
-            Command::Remember(remember) => Some(remember.value),
+            Command::Remember(remember) => Some(remember.value.get().to_owned()),
             _ => None,
         };
-        assert_eq!(read("-5"), Some(Value::from(-5)));
-        assert_eq!(read("[1]"), Some(serde_json::json!([1])));
-        assert_eq!(read("\"a\""), Some(Value::from("\"a\"")));
-        assert_eq!(read("a b"), Some(Value::from("a b")));
+        for same in ["-5", "12345678901234567890123", r#"[1.50, {"b": 1, "a": null}]"#] {
+            assert_eq!(read(same).as_deref(), Some(same));
+        }
+        assert_eq!(read(r#""a""#).as_deref(), Some(r#""\"a\"""#));
+        assert_eq!(read("a b").as_deref(), Some(r#""a b""#));
     }
 
     #[test]

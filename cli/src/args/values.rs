@@ -7,6 +7,7 @@ use agentflow_core::run::RunStatus;
 use agentflow_protocol::submit::Priority;
 use clap::ValueEnum;
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 /// The units of a duration on the command line, in milliseconds.
 #[derive(Clone, Copy, ValueEnum)]
@@ -81,9 +82,12 @@ pub(super) fn variable(text: &str) -> Result<(String, Value), String> {
     Ok((key, value_of(&text)))
 }
 
-/// Reads a value by the same rule.
-pub(super) fn value(text: &str) -> Result<Value, std::convert::Infallible> {
-    Ok(value_of(text))
+/// Reads a value by the same rule; JSON stays as it is written.
+pub(super) fn value(text: &str) -> Result<Box<RawValue>, serde_json::Error> {
+    match value_of(text) {
+        Value::String(text) => to_raw_value(&text),
+        _ => serde_json::from_str(text),
+    }
 }
 
 fn value_of(text: &str) -> Value {

@@ -86,6 +86,17 @@ pub(crate) struct Rerun {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Fork {
+    #[command(flatten)]
+    pub(crate) run: OneRun,
+    /// These nodes and everything after them run again, besides what failed or was cancelled
+    #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',')]
+    pub(crate) from: Vec<String>,
+    #[command(flatten)]
+    pub(crate) variables: Variables,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct OneRun {
     /// The run's number
     #[arg(value_name = "RUN", value_parser = run_id)]
@@ -256,6 +267,10 @@ mod tests {
             matches!(&rerun.act, Some(RunAct::Rerun(again)) if again.from == ["a", "b", "c"]),
             "{rerun:?}"
         );
+        let Ok(Command::Fork(fork)) = parse(&["fork", "5", "--from", "a,b", "--var", "n=2"]) else {
+            panic!("no fork")
+        };
+        assert_eq!((fork.run.id, fork.from.len(), fork.variables.vars.len()), (RunId(5), 2, 1));
         assert!(parse(&["run", "get"]).is_err(), "which run?");
         assert!(parse(&["run", "get", "five"]).is_err());
         let both = run(&["run", "ci.yaml", "get", "5"]);

@@ -23,7 +23,9 @@ pub(super) fn checkpoint(act: CheckpointAct, global: &Global, output: Output) ->
         CheckpointAct::Load { id: Some(id) } => load(id, &connect(global)?, output),
         CheckpointAct::Load { id: None } => load_own(output),
         CheckpointAct::List { task } => {
-            let missing = || Error::Usage("name the task whose checkpoints are listed".to_owned());
+            let missing = || {
+                Error::Usage("name the task whose checkpoints are listed, or call this inside it".to_owned())
+            };
             let task = task.map(|task| task.0).or_else(own_task).ok_or_else(missing)?;
             list(task, &connect(global)?, output)
         }
@@ -78,11 +80,11 @@ fn save(save: &Save, global: &Global, output: Output) -> Result<u8, Error> {
             return Err(Error::Usage("name the task with --task, or call this inside it".to_owned()));
         }
     };
-    let id = id.unwrap_or_default();
     if output.json {
         output.json(&json!({ "id": id, "name": save.name }))?
     } else {
-        output.line(id)?
+        // One that was said again after an answer was lost may have made room for newer ones.
+        output.line(id.map_or_else(|| "-".to_owned(), |id| id.to_string()))?
     }
     Ok(exit::DONE)
 }

@@ -2,7 +2,7 @@
 
 use agentflow_protocol::inside::{Line, Said};
 use agentflow_protocol::saved::{EntryBody, EntryView, MemoryView};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::connect;
@@ -32,12 +32,8 @@ fn way(whose: WhoseMemory) -> Result<Way, Error> {
     }
 }
 
-fn raw(value: &Value) -> Result<Box<RawValue>, Error> {
-    to_raw_value(value).map_err(|error| Error::Usage(error.to_string()))
-}
-
 pub(super) fn remember(remember: &Remember, global: &Global, output: Output) -> Result<u8, Error> {
-    let value = raw(&remember.value)?;
+    let value = remember.value.clone();
     let ttl_ms = remember.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     match way(remember.whose)? {
         Way::Inside(inside, run) => {
@@ -50,7 +46,8 @@ pub(super) fn remember(remember: &Remember, global: &Global, output: Output) -> 
         }
     }
     if output.json {
-        output.json(&json!({ "name": remember.key, "value": remember.value }))?;
+        let (name, value) = (remember.key.clone(), remember.value.clone());
+        output.json(&EntryView { name, value, expires_at: None })?;
     }
     Ok(exit::DONE)
 }

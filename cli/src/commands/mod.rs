@@ -61,6 +61,7 @@ pub(crate) fn execute(command: Command, global: &Global, output: Output) -> Resu
         Command::Recall(recall) => memory::recall(&recall, global, output),
         Command::Forget(forget) => memory::forget(&forget, global, output),
         Command::Progress(progress) => memory::progress(&progress),
+        Command::Fork(fork) => rerun::fork(&fork, &connect(global)?, output),
         Command::Upgrade(upgrade) => versions::upgrade(&upgrade, &connect(global)?, output),
         Command::Versions(task) => versions::versions(&task, &connect(global)?, output),
         Command::List(list) => tasks::list(&list, &connect(global)?, output),

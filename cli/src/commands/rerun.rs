@@ -1,8 +1,9 @@
-//! `run rerun`: a part of a run again, from the nodes that failed or from named ones.
+//! `run rerun`: a part of a run again, from the nodes that failed or from named ones; `fork`: the same
+//! in a new run.
 
 use agentflow_protocol::runs::{RerunBody, RerunPreview, RunView};
 
-use crate::args::Rerun;
+use crate::args::{Fork, Rerun};
 use crate::client::Client;
 use crate::error::{Error, exit};
 use crate::follow::run_path;
@@ -17,9 +18,18 @@ pub(super) fn rerun(rerun: &Rerun, client: &Client, output: Output) -> Result<u8
         let preview: RerunPreview = client.post(&format!("{path}?dry_run=1"), &body)?;
         return show(&preview, output);
     }
-    let run: RunView = client.post(&path, &body)?;
+    begun(&client.post(&path, &body)?, output)
+}
+
+pub(super) fn fork(fork: &Fork, client: &Client, output: Output) -> Result<u8, Error> {
+    let (vars, inputs) = Given::read(&fork.variables)?.into_parts();
+    let body = RerunBody { from: fork.from.clone(), vars, inputs };
+    begun(&client.post(&format!("{}/fork", run_path(fork.run.id.0)), &body)?, output)
+}
+
+fn begun(run: &RunView, output: Output) -> Result<u8, Error> {
     if output.json {
-        output.json(&run)?;
+        output.json(run)?;
     } else {
         let status = output.run_status(run.status);
         output.line(format_args!("{status}  {:>5}  {}", run.id, output.title(&run.name)))?;

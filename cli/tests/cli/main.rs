@@ -5,6 +5,7 @@ mod examples;
 mod large;
 mod masterless;
 mod relations;
+mod saved;
 mod standing;
 mod support;
 mod terminal;

@@ -99,7 +99,10 @@ pub(crate) async fn list(master: web::Data<Master>, request: HttpRequest, id: we
     let mut entries: Vec<((u32, u8, u64), CheckpointView)> = Vec::new();
     for record in &records {
         let view = view(record);
-        entries.push(((view.attempt, 1, record.id.0), view));
+        let end = attempts.iter().find(|one| one.attempt == view.attempt).and_then(|one| one.finished_at);
+        // A client may save while a task that was opened again waits for its next attempt.
+        let is_later = record.fence.0 == 0 && end.is_some_and(|end| view.created_at > end);
+        entries.push(((view.attempt, if is_later { 3 } else { 1 }, record.id.0), view));
     }
     for attempt in &attempts {
         let marks = [attempt.started_at, attempt.finished_at.filter(|_| attempt.status == "completed")];

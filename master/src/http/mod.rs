@@ -113,6 +113,7 @@ pub(crate) static ROUTES: &[Route] = &[
         handler: || web::post().to(runs::resume),
     },
     Route { method: Method::POST, path: "/api/v2/runs/{id}/rerun", handler: || web::post().to(runs::rerun) },
+    Route { method: Method::POST, path: "/api/v2/runs/{id}/fork", handler: || web::post().to(runs::fork) },
     Route {
         method: Method::POST,
         path: "/api/v2/runs/{id}/cancel",

@@ -47,6 +47,7 @@ use super::{
         runs::resume,
         runs::cancel,
         runs::rerun,
+        runs::fork,
         schedules::list,
         schedules::get,
         schedules::put,

@@ -6,10 +6,11 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use agentflow_core::event::Subject;
 use agentflow_core::ids::RunId;
-use agentflow_core::kernel::{Again, Answer, NewRun, PreparedRun, Request, RunAction, RunWhy};
+use agentflow_core::kernel::{Again, Answer, Fork, NewRun, PreparedRun, Request, RunAction, RunWhy};
 use agentflow_core::limits;
 use agentflow_core::rejection::Rejection;
 use agentflow_core::run::RunStatus;
+use agentflow_core::spec::ContinueFrom;
 use agentflow_protocol::Problem;
 use agentflow_protocol::api::Nothing;
 use agentflow_protocol::runs::{
@@ -272,8 +273,37 @@ pub(crate) async fn rerun(
     master.check_writable()?;
     let change = web::block(move || other_values(&record, body.vars, body.inputs)).await??;
     let from = body.from.into_iter().map(Into::into).collect();
-    again(&master, Again { run: id, from, only_skipped: false, change }).await?;
+    let continue_from = ContinueFrom::Beginning;
+    again(&master, Again { run: id, from, only_skipped: false, continue_from, change }).await?;
     ok(&view(&master, id).await?)
+}
+
+/// A new run that takes over what completed in this one: what is named, what failed and everything
+/// after it runs again, there. This run stays as it is.
+#[utoipa::path(post, path = "/api/v2/runs/{id}/fork", tag = "runs", params(("id" = u64, Path)), request_body = RerunBody,
+    responses((status = 201, body = RunView), (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "Nothing failed and no node is named"), (status = 422, body = Problem)))]
+pub(crate) async fn fork(
+    master: web::Data<Master>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    payload: web::Payload,
+) -> Answered {
+    read::no_query(&request)?;
+    master.check_writable()?;
+    let id = run_id(&id)?;
+    let body: RerunBody = read::json_or_nothing(&request, payload).await?;
+    let record = record(&master, id).await?;
+    if let Some(parent) = record.row.birth.parent {
+        let detail = format!("run {id} is task {parent} of another run; fork that one, from that task");
+        return Err(Failure::conflict(detail));
+    }
+    let change = web::block(move || other_values(&record, body.vars, body.inputs)).await??;
+    let from = body.from.into_iter().map(Into::into).collect();
+    match master.ask(Request::Fork(Box::new(Fork { run: id, from, change }))).await? {
+        Answer::RunStarted { run, .. } => created(&master, run).await,
+        other => Err(tasks::unexpected(&other)),
+    }
 }
 
 /// Asks for a part of a run to run again.

@@ -153,13 +153,14 @@ fn check(bodies: Vec<TaskBody>) -> Result<Vec<Checked>, Failure> {
     if errors.is_empty() { Ok(checked) } else { Err(Problem::invalid(errors).into()) }
 }
 
-/// Files can be had of tasks that have ended, or that come before.
-pub(crate) async fn check_sources(master: &Master, tasks: &[Checked]) -> Result<(), Failure> {
+/// Files can be had of tasks that have ended, or that come before. `at` is where a single task stands in
+/// the body.
+pub(crate) async fn check_sources(master: &Master, tasks: &[Checked], at: &str) -> Result<(), Failure> {
     let mut known = BTreeSet::new();
-    for (at, task) in tasks.iter().enumerate() {
+    for (index, task) in tasks.iter().enumerate() {
         let pointer = || match tasks.len() {
-            1 => "/artifacts_from".to_owned(),
-            _ => format!("/tasks/{at}/artifacts_from"),
+            1 => format!("{at}/artifacts_from"),
+            _ => format!("/tasks/{index}/artifacts_from"),
         };
         for id in task.spec.artifacts_from.values().filter(|id| !task.needs.contains(id)) {
             if !known.insert(*id) {
@@ -253,7 +254,7 @@ async fn make(
     key: Option<SubmitKey>,
 ) -> Result<(TaskId, u32, Wall), Failure> {
     let needs: BTreeSet<TaskId> = checked.iter().flat_map(|task| task.needs.iter().copied()).collect();
-    check_sources(master, checked).await?;
+    check_sources(master, checked, "").await?;
     let mut specs = prepare(checked);
     keep_inputs(master, &mut specs).await?;
     let answer = relations::with_predecessors(master, &needs, |ended| Request::Submit {

@@ -6,6 +6,7 @@ use agentflow_core::event::Subject;
 use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::kernel::{Again, Answer, Request};
 use agentflow_core::rejection::Rejection;
+use agentflow_core::spec::ContinueFrom;
 use agentflow_core::status::Status;
 use agentflow_core::why::Why;
 use agentflow_protocol::Problem;
@@ -210,6 +211,10 @@ pub(crate) async fn patch(
 
 /// Asks for one task and answers with its new state.
 pub(crate) async fn change(master: &Master, id: TaskId, request: Request, action: &'static str) -> Answered {
+    let continue_from = match &request {
+        Request::Retry { continue_from, .. } => *continue_from,
+        _ => ContinueFrom::default(),
+    };
     match master.ask(request).await? {
         Answer::Changed { mut refused, .. } => match refused.pop() {
             None => answer(master, id).await,
@@ -230,7 +235,7 @@ pub(crate) async fn change(master: &Master, id: TaskId, request: Request, action
             }
             // A node of a run: what was skipped because of it follows.
             Some((_, Rejection::PartOfRun(run))) => {
-                retry_node(master, run, id).await?;
+                retry_node(master, run, id, continue_from).await?;
                 answer(master, id).await
             }
             Some((_, rejection)) => Err(rejection.into()),
@@ -239,7 +244,12 @@ pub(crate) async fn change(master: &Master, id: TaskId, request: Request, action
     }
 }
 
-async fn retry_node(master: &Master, run: RunId, id: TaskId) -> Result<(), Failure> {
+async fn retry_node(
+    master: &Master,
+    run: RunId,
+    id: TaskId,
+    continue_from: ContinueFrom,
+) -> Result<(), Failure> {
     let node = record(master, id).await?.run.map(|node| node.node).unwrap_or_default();
     if node.contains('[') {
         let whole = node.split('[').next().unwrap_or_default();
@@ -247,7 +257,7 @@ async fn retry_node(master: &Master, run: RunId, id: TaskId) -> Result<(), Failu
         return Err(Failure::conflict(detail));
     }
     let from = vec![node.as_ref().into()];
-    runs::again(master, Again { run, from, only_skipped: true, change: None }).await
+    runs::again(master, Again { run, from, only_skipped: true, continue_from, change: None }).await
 }
 
 /// The reasons why a task is not running.

@@ -55,7 +55,8 @@ pub(crate) async fn upgrade(
 }
 
 fn check(body: &UpgradeBody) -> Result<(), Failure> {
-    if body.new_title.is_none() && body.new_description.is_none() && body.new_spec.is_none() {
+    let has_fields = body.new_spec.as_ref().is_some_and(|fields| !fields.is_empty());
+    if body.new_title.is_none() && body.new_description.is_none() && !has_fields {
         return Err(Failure::field("", "nothing to change; allowed: new_title, new_description, new_spec"));
     }
     let is_clean = |text: &str, most| text.len() <= most && !text.contains('\0');
@@ -93,7 +94,7 @@ async fn try_upgrade(
         fields: body.new_spec.as_ref(),
     };
     let (title, spec, named) = upgrade.apply(&record.title, &old).map_err(Problem::invalid)?;
-    submit::check_sources(master, std::slice::from_ref(&named)).await?;
+    submit::check_sources(master, std::slice::from_ref(&named), "/new_spec").await?;
     let mut specs = [Arc::new(PreparedSpec::new(spec))];
     submit::keep_inputs(master, &mut specs).await?;
     let [spec] = specs;

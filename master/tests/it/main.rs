@@ -2,8 +2,11 @@
 
 mod access;
 mod blobs;
+mod checkpoints;
+mod continuing;
 mod events;
 mod keys;
+mod memory;
 mod protocol;
 mod relations;
 mod runs;
@@ -14,4 +17,5 @@ mod start;
 mod submit;
 mod support;
 mod tasks;
+mod versions;
 mod workers;

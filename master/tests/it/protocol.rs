@@ -47,7 +47,7 @@ fn every_frame_has_an_example_that_is_right() {
         check(&said, &serde_json::to_value(&frame).expect("plain data"));
         words.insert(said["type"].as_str().expect("a type").to_owned());
     }
-    let all = ["draining", "goodbye", "heartbeat", "hello", "progress", "reports"];
+    let all = ["asks", "draining", "goodbye", "heartbeat", "hello", "progress", "reports"];
     assert_eq!(words.iter().map(String::as_str).collect::<Vec<_>>(), all);
 
     let mut words = BTreeSet::new();
@@ -59,6 +59,7 @@ fn every_frame_has_an_example_that_is_right() {
     }
     let all = [
         "ack",
+        "answers",
         "assign",
         "cancel",
         "drain",

@@ -79,6 +79,12 @@ impl Client {
         self.request("POST", path, &[], body.as_bytes())
     }
 
+    /// The bytes of an answer, whatever they are.
+    pub(crate) fn bytes(&self, path: &str) -> Vec<u8> {
+        let mut answer = self.agent.get(format!("{}{path}", self.url)).call().expect("an answer");
+        answer.body_mut().with_config().limit(64 << 20).read_to_vec().expect("a body")
+    }
+
     /// Makes one task and says its id.
     pub(crate) fn submit(&self, body: &str) -> u64 {
         self.post("/api/v2/tasks", body).expect(201)["id"].as_u64().expect("an id")

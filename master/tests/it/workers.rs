@@ -12,7 +12,7 @@ use crate::support::TestMaster;
 const CONNECT: &str = "/api/v2/workers/connect";
 
 /// The key of the first task of an `Assign`.
-fn key_of(assign: &Value) -> AttemptKey {
+pub(crate) fn key_of(assign: &Value) -> AttemptKey {
     let task = &assign["tasks"][0];
     let number = |field: &str| task[field].as_u64().expect("a number");
     AttemptKey {
@@ -26,17 +26,17 @@ fn log(socket: &mut Socket, key: AttemptKey, offset: u64, bytes: &[u8]) {
     socket.send_part(BINARY, true, &encode(Header { key, stream: Stream::Out, offset }, bytes));
 }
 
-fn report(no: u64, key: AttemptKey, body: Value) -> Value {
+pub(crate) fn report(no: u64, key: AttemptKey, body: Value) -> Value {
     let mut report = json!({"no": no, "task": key.task, "attempt": key.attempt, "fence": key.fence});
     report.as_object_mut().expect("an object").extend(body.as_object().expect("an object").clone());
     report
 }
 
-fn started(no: u64, key: AttemptKey) -> Value {
+pub(crate) fn started(no: u64, key: AttemptKey) -> Value {
     report(no, key, json!({"event": "started", "at": 1}))
 }
 
-fn finished(no: u64, key: AttemptKey) -> Value {
+pub(crate) fn finished(no: u64, key: AttemptKey) -> Value {
     let body = json!({"event": "finished", "started_at": 1, "finished_at": 2,
         "end": {"end": "completed"}, "exit_code": 0, "result": "done"});
     report(no, key, body)

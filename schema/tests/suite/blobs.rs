@@ -28,7 +28,7 @@ on_both!(
 );
 
 /// The store of a database, and the directory of its files if it has some.
-fn blobs(database: &TestDatabase) -> (Blobs, Option<PathBuf>) {
+pub(crate) fn blobs(database: &TestDatabase) -> (Blobs, Option<PathBuf>) {
     let directory = database.directory().map(|directory| directory.join("blobs"));
     let nowhere = PathBuf::from("/nonexistent");
     let blobs = Blobs::open(database.target(), directory.as_ref().unwrap_or(&nowhere)).expect("a store");

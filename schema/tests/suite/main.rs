@@ -5,13 +5,16 @@ mod blobs;
 mod build;
 mod commit;
 mod damage;
+mod fixtures;
 mod migrations;
 mod reads;
 mod relations;
 mod retention;
 mod run_retention;
 mod runs;
+mod saved;
 mod specs;
+mod versions;
 
 /// Makes a test of each function, for each database.
 macro_rules! on_both {

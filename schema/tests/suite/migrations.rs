@@ -3,13 +3,16 @@
 use agentflow_core::batch::{AttemptEnd, Batch, Counters};
 use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::relation::Relation;
+use agentflow_core::spec::Payload;
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
 use agentflow_schema::testing::TestDatabase;
 use agentflow_schema::{Options, Readers, Writer};
 
-use crate::build::{attempt, batch, creation, new_task, noop, open, relation, run_creation, state};
+use crate::build::{attempt, batch, creation, new_task, noop, open, relation, run_creation, spec, state};
 use crate::on_both;
+use crate::specs::uses;
+use crate::versions::upgrade;
 
 on_both!(
     up_down_up,
@@ -18,6 +21,8 @@ on_both!(
     opening_twice_changes_nothing,
     nonsense_is_refused,
     nonsense_about_runs_is_refused,
+    nonsense_about_what_is_saved_is_refused,
+    specifications_of_old_versions_go_with_them,
 );
 
 fn up_down_up(database: &TestDatabase) {
@@ -140,6 +145,8 @@ fn nonsense_is_refused(database: &TestDatabase) {
         "INSERT INTO workers VALUES ('w1', 0, '[]', '{}', -1, 1, 0, 1, 1)",
         "INSERT INTO event_subjects VALUES ('', 1)",
         "INSERT INTO leadership VALUES (1, 0, 0, 'x', 0, 0, 0, 0, 0, 0, 0, 0, 0)",
+        "UPDATE leadership SET last_checkpoint = -1",
+        "UPDATE tasks SET version = 0",
     ];
     for sql in statements {
         let error = database.execute(sql).expect_err(sql);
@@ -206,7 +213,99 @@ fn nonsense_about_runs_is_refused(database: &TestDatabase) {
     }
 }
 
+fn nonsense_about_what_is_saved_is_refused(database: &TestDatabase) {
+    let mut store = open(database);
+    store.commit([creation(1, 1..=2), run_creation(2, 1, 3..=3)]);
+    let (short, hash) = (short_hash(database), bytes(database, &"00".repeat(32)));
+    let spec = bytes(database, &"00".repeat(16));
+    let checkpoint = |values: &str| format!("INSERT INTO checkpoints VALUES ({values})");
+    let choice = |values: &str| format!("INSERT INTO checkpoint_choices VALUES ({values})");
+    let version = |values: &str| format!("INSERT INTO task_versions VALUES ({values})");
+    // Every check is broken alone.
+    let statements = [
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, 8, 5, 'n', NULL, NULL, {hash}, {short}, NULL")),
+        checkpoint("1, 1, 0, 0, 0, 0, 8, 5, 'n', NULL, NULL, NULL, NULL, NULL"),
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, 8, 5, 'n', NULL, NULL, {short}, NULL, NULL")),
+        checkpoint(&format!("0, 1, 0, 0, 0, 0, 8, 5, 'n', NULL, NULL, NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, -1, 0, 0, 0, 8, 5, 'n', NULL, NULL, NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, -1, 0, 0, 8, 5, 'n', NULL, NULL, NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, 0, -1, 0, 8, 5, 'n', NULL, NULL, NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, 0, 0, 2, 8, 5, 'n', NULL, NULL, NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, -1, 5, 'n', NULL, NULL, NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, 8, 5, '', NULL, NULL, NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, 8, 5, 'n', '', 'r', NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, 8, 5, 'n', 'c', NULL, NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, 8, 5, 'n', NULL, 'r', NULL, {short}, NULL")),
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, 8, 5, 'n', NULL, NULL, NULL, {short}, ''")),
+        choice("1, 0"),
+        choice("1, -1"),
+        "INSERT INTO task_memory VALUES (1, '', '1', NULL)".to_owned(),
+        "INSERT INTO task_memory VALUES (1, 'n', '', NULL)".to_owned(),
+        "INSERT INTO run_memory VALUES (1, '', '1', NULL)".to_owned(),
+        "INSERT INTO run_memory VALUES (1, 'n', '', NULL)".to_owned(),
+        version(&format!("1, 0, {spec}, 5, 't', '', ''")),
+        version(&format!("1, -1, {spec}, 5, 't', '', ''")),
+        version(&format!("1, 1, {short}, 5, 't', '', ''")),
+        version(&format!("1, 1, {spec}, 5, NULL, '', ''")),
+    ];
+    for sql in &statements {
+        let error = database.execute(sql).expect_err(sql);
+        assert!(error.is_conflict(), "{sql}: {error:?}");
+    }
+    for sql in [
+        checkpoint(&format!("1, 1, 0, 0, 0, 0, 8, 5, 'n', NULL, NULL, NULL, {short}, NULL")).as_str(),
+        &checkpoint(&format!("2, 1, 1, 1, 1, 1, 9, 5, 'n', 'c', 'r', {hash}, NULL, '{{}}'")),
+        &choice("1, NULL"),
+        &choice("2, 1"),
+        "INSERT INTO task_memory VALUES (1, 'n', '1', -5)",
+        "INSERT INTO run_memory VALUES (1, 'n', '1', NULL)",
+        &version(&format!("1, 1, {spec}, 5, '', '', ''")),
+    ] {
+        database.execute(sql).expect(sql);
+    }
+}
+
+fn specifications_of_old_versions_go_with_them(database: &TestDatabase) {
+    let mut store = open(database);
+    let lines = ["one", "two", "three"].map(|line| spec(Payload::Shell { command: line.into() }));
+    let [one, two, three] = &lines;
+    store.commit([creation(1, 1..=2)]);
+    store.commit([Batch {
+        tasks: vec![new_task(3, one, state(Status::Pending))],
+        specs: vec![one.clone()],
+        ..batch(2)
+    }]);
+    store.commit([upgrade(3, 3, 2, (one, two))]);
+    store.commit([upgrade(4, 3, 3, (two, three))]);
+    // Another task is what the first one was.
+    store.commit([Batch { tasks: vec![new_task(4, two, state(Status::Pending))], ..batch(5) }]);
+    let expected = [(2, &noop()), (1, one), (2, three), (2, two)];
+    assert_eq!(uses(database), expected.map(|(uses, spec)| format!("{uses} {}", spec.body)));
+    drop(store);
+    database.take_back_newest_migrations(1).expect("down");
+    let mut store = open(database);
+    let expected = [(2, &noop()), (1, three), (1, two)];
+    assert_eq!(uses(database), expected.map(|(uses, spec)| format!("{uses} {}", spec.body)));
+    let recovered = store.writer.recover().expect("a recovery");
+    let stand: Vec<_> =
+        recovered.tasks.iter().map(|task| (task.id.0, task.spec, task.state.version)).collect();
+    let noop = noop().hash;
+    assert_eq!(stand, [(1, noop, 1), (2, noop, 1), (3, three.hash, 1), (4, two.hash, 1)]);
+    assert_eq!(store.writer.take_office(Wall(9)).expect("an office").counters.last_checkpoint.0, 0);
+    // The versions begin anew, and the counts go on from there.
+    let mut store = open(database);
+    store.commit([upgrade(1, 3, 2, (three, two))]);
+    let expected = [(2, &noop), (1, &three.hash), (3, &two.hash)].map(|(uses, _)| uses);
+    let counted: Vec<_> =
+        uses(database).iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect();
+    assert_eq!(counted, expected.map(|uses| uses.to_string()));
+}
+
 /// Eight bytes, as the database writes them.
-fn short_hash(database: &TestDatabase) -> &'static str {
-    if database.file().is_some() { "x'0011223344556677'" } else { "'\\x0011223344556677'::bytea" }
+fn short_hash(database: &TestDatabase) -> String {
+    bytes(database, "0011223344556677")
+}
+
+fn bytes(database: &TestDatabase, hex: &str) -> String {
+    if database.file().is_some() { format!("x'{hex}'") } else { format!("'\\x{hex}'::bytea") }
 }

@@ -17,7 +17,7 @@ on_both!(
     a_specification_may_be_left_and_named_again,
 );
 
-fn shell(command: &str) -> SpecRow {
+pub(crate) fn shell(command: &str) -> SpecRow {
     spec(Payload::Shell { command: command.into() })
 }
 
@@ -26,7 +26,7 @@ fn respecified(task: TaskWrite, old: &SpecRow, new: &SpecRow) -> TaskWrite {
 }
 
 /// Each specification's command (`noop` has none) and its uses.
-fn uses(database: &TestDatabase) -> Vec<String> {
+pub(crate) fn uses(database: &TestDatabase) -> Vec<String> {
     database.texts("SELECT CAST(uses AS TEXT) || ' ' || body AS text FROM task_specs ORDER BY body")
 }
 

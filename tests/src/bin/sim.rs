@@ -34,6 +34,8 @@ enum Bug {
     EarlyEffects,
     ForgetBatch,
     DropEdge,
+    LoseCheckpoint,
+    OldCheckpoint,
 }
 
 impl From<Bug> for Sabotage {
@@ -44,6 +46,8 @@ impl From<Bug> for Sabotage {
             Bug::EarlyEffects => Self::EarlyEffects,
             Bug::ForgetBatch => Self::ForgetBatch,
             Bug::DropEdge => Self::DropEdge,
+            Bug::LoseCheckpoint => Self::LoseCheckpoint,
+            Bug::OldCheckpoint => Self::OldCheckpoint,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agentflow_core::batch::KeyHash;
-use agentflow_core::ids::{BootId, ReplyTo, RunId, TaskId};
+use agentflow_core::ids::{BootId, CheckpointId, ReplyTo, RunId, TaskId};
 use agentflow_core::kernel::{Answer, Input, NewTask, Predecessor, PreparedSpec, Reply, Request, SubmitKey};
 use agentflow_core::rejection::Rejection;
 use agentflow_core::spec::{ContinueFrom, OnDisconnect, Payload, Resources, RetryOn, Spec};
@@ -65,11 +65,11 @@ impl World {
     /// Some client does something.
     pub(super) fn act(&mut self) -> Result<(), String> {
         let live = self.store.live().count();
-        let request = match self.random.below(36) {
+        let request = match self.random.below(46) {
             0..=9 if live < ENOUGH => self.new_submission(),
             10 => Request::Cancel { tasks: self.endless().into_iter().take(1).collect() },
             11..=12 => Request::Cancel { tasks: self.some_tasks() },
-            13..=14 => Request::Retry { tasks: self.some_tasks(), continue_from: ContinueFrom::Checkpoint },
+            13..=14 => Request::Retry { tasks: self.some_tasks(), continue_from: self.continue_from() },
             15 => Request::Patch {
                 tasks: self.some_tasks(),
                 priority: self.random.pick(&[None, Some(10), Some(50), Some(90)]).flatten(),
@@ -83,6 +83,7 @@ impl World {
             }
             20..=27 => self.relation_request().unwrap_or(Request::Stats),
             28..=35 if live < ENOUGH => self.run_request()?.unwrap_or(Request::Stats),
+            36..=45 => self.change_request().unwrap_or(Request::Stats),
             _ => Request::Stats,
         };
         self.send(request);
@@ -91,9 +92,14 @@ impl World {
 
     /// Endless tasks that nobody has told to stop.
     fn endless(&self) -> Vec<TaskId> {
-        let is_endless = |row| self.store.spec_of(row).is_some_and(|spec| is_endless(&spec.spec));
+        // The attempt at work may be of an older version.
+        let is_endless = |id, row| {
+            let at_work = self.store.promises.in_hand.get(&id);
+            let at_work = at_work.and_then(|hash| self.store.prepared(hash));
+            at_work.into_iter().chain(self.store.spec_of(row)).any(|spec| is_endless(&spec.spec))
+        };
         let is_cancelled = |id| self.store.history.get(id).is_some_and(|fold| fold.is_cancelled);
-        let endless = self.store.live().filter(|(id, row)| is_endless(row) && !is_cancelled(*id));
+        let endless = self.store.live().filter(|(id, row)| is_endless(*id, row) && !is_cancelled(*id));
         endless.map(|(id, _)| id).collect()
     }
 
@@ -150,7 +156,7 @@ impl World {
             let zone = self.random.pick(&["a", "b", "nowhere"]).unwrap_or("a");
             spec.labels.insert("zone".to_owned(), zone.to_owned());
         }
-        if self.random.chance(150) {
+        if self.random.chance(if self.kinds.heavy { 700 } else { 150 }) {
             let cpus_milli = self.random.pick(&[500, 2_000, 3_000]).unwrap_or(500);
             spec.resources = Resources { cpus_milli, memory_mb: 100, ..Resources::default() };
         }
@@ -169,6 +175,12 @@ impl World {
         }
         if self.random.chance(200) {
             spec.on_disconnect = OnDisconnect::Stop;
+        }
+        if self.random.chance(300) {
+            spec.keep_checkpoints = self.random.pick(&[1, 2, 3]);
+        }
+        if self.random.chance(80) {
+            spec.continue_from = ContinueFrom::Beginning;
         }
         let later = self.random.ms(1, 4_000);
         let not_before = self.random.chance(100).then(|| {
@@ -253,11 +265,18 @@ impl World {
         {
             return self.reply(to, Ok(Answer::RunStarted { run: RunId(row.first.0), replayed: true }));
         }
+        if let Request::Save { key: Some(key), .. } = &request
+            && let Some(row) = self.store.keys.get(&key.key)
+        {
+            let (checkpoint, at) = (CheckpointId(row.first.0), row.at);
+            return self.reply(to, Ok(Answer::Saved { checkpoint, at }));
+        }
         let looked_up = self.looked_up(request.clone());
         if let Some(pending) = self.clients.pending.get_mut(&to) {
             pending.request = looked_up;
         }
-        let slow = self.random.chance(20);
+        // What an upgrade was made from may be old by then.
+        let slow = self.random.chance(if matches!(request, Request::Upgrade(_)) { 100 } else { 20 });
         let delay = if slow { self.random.ms(1_000, 20_000) } else { self.random.ms(0, 2) };
         self.plan(self.now_us + delay, Happening::Ask { life, to });
         // An impatient client sends the same again while the first is under way.
@@ -272,6 +291,9 @@ impl World {
             Some(pending) if life == self.master.life => {
                 let request = pending.request.clone();
                 let request = self.at_kernel(request);
+                if matches!(request, Request::Retry { .. } | Request::Restore(_) | Request::Upgrade(_)) {
+                    self.store.promises.wishes.insert(to, request.clone());
+                }
                 self.step(Input::Request { reply: to, request })
             }
             _ => Ok(()),
@@ -300,6 +322,7 @@ impl World {
             return Err(format!("{to:?} was answered twice"));
         };
         self.clients.answers += 1;
+        self.store.promises.wishes.remove(&to);
         self.check_answer(&pending, &reply)?;
         let looks_again = matches!(reply, Err(Rejection::JustEnded(_))) && self.random.chance(700);
         if looks_again {
@@ -315,5 +338,10 @@ impl World {
 
 /// Whether a client can ask for that again without harm.
 fn has_key(request: &Request) -> bool {
-    matches!(request, Request::Submit { key: Some(_), .. } | Request::StartRun { key: Some(_), .. })
+    matches!(
+        request,
+        Request::Submit { key: Some(_), .. }
+            | Request::StartRun { key: Some(_), .. }
+            | Request::Save { key: Some(_), .. }
+    )
 }

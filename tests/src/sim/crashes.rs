@@ -20,6 +20,7 @@ use agentflow_protocol::workflow::WorkflowTasks;
 use agentflow_workflow::{Definition, read_text};
 use serde_json::{Map, Value, json};
 
+use super::asked::Cause;
 use super::fifty;
 use super::store::Store;
 
@@ -221,7 +222,7 @@ impl Small {
         if self.crash == Some((self.commits, Moment::Decided)) {
             return Ok(None);
         }
-        self.store.gather(batch);
+        self.store.gather(batch, Cause::Other);
         self.store.begin();
         let decision = self.store.commit(None)?;
         if self.crash == Some((self.commits, Moment::Committed)) {

@@ -69,6 +69,11 @@ impl History {
         self.given.get(&(id, fence))
     }
 
+    /// Whether a task was not given away since.
+    pub(super) fn is_latest(&self, id: TaskId, fence: Fence) -> bool {
+        self.folds.get(&id).is_some_and(|fold| fold.fence == fence)
+    }
+
     /// Takes the next event; `birth` is the row that comes with a new task.
     pub(super) fn take(
         &mut self,
@@ -245,6 +250,15 @@ impl Fold {
                 self.failures += 1;
                 may && self.is_current(*attempt)
             }
+            Happening::TaskSuperseded { attempt, .. } => {
+                let may = (is_held || self.orphan_of.is_some()) && !self.is_cancelling && !self.is_open();
+                self.leave(Status::Pending);
+                may && self.is_current(*attempt)
+            }
+            Happening::TaskCheckpointed { attempt, .. } | Happening::TaskRestored { attempt, .. } => {
+                self.is_current(*attempt) && (!self.is_open() || is_held)
+            }
+            Happening::TaskUpgraded { .. } => !self.is_open(),
             Happening::TaskCancelling { attempt } => {
                 let may = is_held && !self.is_cancelling;
                 self.is_cancelling = true;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agentflow_core::attempt::{AttemptKey, ReportBody};
 use agentflow_core::batch::{Batch, KeyHash, Outcome, TaskRow};
-use agentflow_core::ids::{Attempt, Fence, RunId, SessionEpoch, TaskId};
+use agentflow_core::ids::{Attempt, CheckpointId, Fence, RunId, SessionEpoch, TaskId};
 use agentflow_core::kernel::Assigned;
 use agentflow_core::status::Status;
 
@@ -60,6 +60,17 @@ impl Ledger {
         self.runs.insert(run);
         let Some(key) = key else { return Ok(()) };
         let made = (key, TaskId(run.0), 1);
+        match self.keys.insert(key, made) {
+            Some(before) if before != made => {
+                Err(format!("key {key:?} was answered with {before:?} and with {made:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a client's checkpoint was acknowledged.
+    pub(super) fn acknowledge_save(&mut self, key: KeyHash, id: CheckpointId) -> Result<(), String> {
+        let made = (key, TaskId(id.0), 1);
         match self.keys.insert(key, made) {
             Some(before) if before != made => {
                 Err(format!("key {key:?} was answered with {before:?} and with {made:?}"))
@@ -124,12 +135,14 @@ impl World {
             return Err(format!("{key:?} went to {addressee:?}; decided was attempt {attempt} for {worker}"));
         }
         let Some(row) = self.store.rows.get(&key.task) else { return Ok(()) };
-        let is_latest = row.state.fence == key.fence && row.state.attempt == key.attempt;
-        let is_as_written = row.spec == task.spec && row.run.as_ref().map(|place| place.run) == task.run;
-        if is_latest && !row.state.status.is_settled() && row.state.worker.is_some() && !is_as_written {
-            return Err(format!("{task:?} left; the row says {row:?}"));
+        let begin = self.store.promises.begins.get(&(key.task, key.fence));
+        let fits = begin.is_some_and(|begin| {
+            (begin.checkpoint, begin.spec, begin.remembers) == (task.checkpoint, task.spec, task.remembers)
+        });
+        if fits && row.run.as_ref().map(|place| place.run) == task.run {
+            return Ok(());
         }
-        Ok(())
+        Err(format!("{task:?} left; the attempt was to begin as {begin:?}, the row says {row:?}"))
     }
 
     /// An acknowledged end must be durable: the row is no longer in the worker's hands under that
@@ -201,6 +214,7 @@ impl World {
     pub(super) fn check_end(&self) -> Result<(), String> {
         self.check_acknowledged()?;
         self.check_counts()?;
+        self.store.check_all_saved()?;
         let mut names = BTreeMap::new();
         for row in self.store.ties.runs.values().filter(|row| row.birth.parent.is_none()) {
             if let Some(other) = names.insert(&row.birth.name, row.id) {
@@ -284,7 +298,8 @@ impl World {
 
     fn waits_needlessly(&self) -> Option<(TaskId, Fence, Arc<str>)> {
         self.store.live().find_map(|(id, row)| {
-            let (holder, spec) = (row.state.worker.as_ref()?, self.store.spec_of(row)?);
+            let holder = row.state.worker.as_ref()?;
+            let spec = self.store.prepared(self.store.promises.in_hand.get(&id)?)?;
             let waits = self.workers.iter().any(|worker| worker.name == *holder && worker.is_waiting(id));
             let could_begin =
                 |worker: &&Worker| worker.is_idle() && worker.suits(&row.state.group, &spec.spec);

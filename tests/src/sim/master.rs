@@ -8,6 +8,7 @@ use agentflow_core::status::Status;
 use agentflow_core::time::{Mono, Now, Wall};
 use agentflow_protocol::workflow::WorkflowTasks;
 
+use super::asked::Cause;
 use super::network::Downward;
 use super::world::{Happening, Sabotage, World};
 
@@ -52,6 +53,7 @@ impl World {
     pub(super) fn step(&mut self, input: Input) -> Result<(), String> {
         let now = self.now();
         let input = self.sabotaged(input);
+        let cause = self.cause_of(&input);
         let Some(kernel) = &mut self.master.kernel else { return Ok(()) };
         self.trace.note(self.now_us, &input);
         self.kernel_steps += 1;
@@ -59,18 +61,28 @@ impl World {
         self.trace.note_events(self.now_us, &output);
         kernel.check()?;
         self.check_credits()?;
-        self.take(output)
+        self.take(output, cause)
     }
 
-    fn take(&mut self, output: Output) -> Result<(), String> {
+    fn cause_of(&self, input: &Input) -> Cause {
+        let worker = match input {
+            Input::Asks { session, .. } => self.network.worker_of(*session),
+            _ => None,
+        };
+        Cause::of(input, worker.map(|index| &self.workers[index].name), self.now().wall)
+    }
+
+    fn take(&mut self, output: Output, cause: Cause) -> Result<(), String> {
         let mut early = None;
-        if let Some(batch) = output.batch {
+        if output.batch.is_none() {
+            self.store.led_to_nothing(self.store.decided(), cause);
+        } else if let Some(batch) = output.batch {
             if self.sabotage == Sabotage::EarlyEffects && self.random.chance(100) {
                 early = Some(batch.decision);
             }
             self.ledger.decided(&batch);
             self.note_given_up(&batch);
-            if self.store.gather(batch) {
+            if self.store.gather(batch, cause) {
                 self.begin_commit();
             }
         }
@@ -144,6 +156,7 @@ impl World {
                 Ok(())
             }
             Effect::Drop { session, keys } => {
+                self.store.check_dropped(&keys)?;
                 self.send_down(session, Downward::Drop(keys));
                 Ok(())
             }
@@ -151,7 +164,13 @@ impl World {
                 self.send_down(session, Downward::Return(keys));
                 Ok(())
             }
-            Effect::Answers { .. } => Err("nobody has asked for anything".to_owned()),
+            Effect::Answers { session, answers } => {
+                for (no, given) in &answers {
+                    self.store.check_given(session, *no, given)?;
+                }
+                self.send_down(session, Downward::Answers(answers));
+                Ok(())
+            }
             Effect::LoadRun { run } => Err(format!("run {run} was asked for; nobody runs any again")),
             Effect::Drain { session } => {
                 self.send_down(session, Downward::Drain);
@@ -197,6 +216,9 @@ impl World {
         let forget = (self.sabotage == Sabotage::ForgetBatch && self.random.chance(10))
             .then(|| self.random.below(self.store.running()));
         let decision = self.store.commit(forget)?;
+        if self.sabotage == Sabotage::LoseCheckpoint && self.random.chance(20) {
+            self.store.saved.lose();
+        }
         // The store's words keep their order.
         let delay = self.random.ms(0, 1);
         let at = (self.now_us + delay).max(self.master.told_at + 1);
@@ -262,6 +284,7 @@ impl World {
             return Ok(());
         }
         let scan = self.store.scan();
+        self.store.saved.reads_old = self.sabotage == Sabotage::OldCheckpoint;
         self.trace.say(self.now_us, &format!("master starts with {} live tasks", scan.tasks.len()));
         self.master.born_us = self.now_us - self.random.ms(0, 60_000);
         self.ledger.recovered(&scan.tasks);
@@ -272,7 +295,8 @@ impl World {
             Kernel::recover(self.master.settings, epoch, counters, plan, self.now(), maker);
         kernel.check()?;
         self.master.kernel = Some(kernel);
-        self.take(output)?;
+        self.store.is_recovered();
+        self.take(output, Cause::Other)?;
         if self.store.is_idle() {
             self.check_counts()?;
         }

@@ -13,12 +13,18 @@
 //! they keep, and everything that can run must settle, and every run end.
 //!
 //! What a run must do is worked out apart from the kernel: from the workflow as the client sent it
-//! (`nodes.rs` while it goes on, `oracle.rs` and `values.rs` when it has ended). `crashes.rs` is a
-//! small world of its own.
+//! (`nodes.rs` while it goes on, `oracle.rs` and `values.rs` when it has ended). Where an attempt
+//! must begin and what its task must remember is worked out from what was asked (`asked.rs`,
+//! `promises.rs`). `crashes.rs` and `counting.rs` are small worlds of their own.
 //!
 //! It must not know the kernel's inside: it sees what the shell sees, and `Kernel::check`.
 
 mod answers;
+mod asked;
+mod asks;
+mod changes;
+mod counting;
+
 mod client;
 mod crashes;
 mod faults;
@@ -30,9 +36,11 @@ mod network;
 mod nodes;
 mod oracle;
 mod order;
+mod promises;
 mod random;
 mod requests;
 mod run;
+mod saved;
 mod store;
 mod ties;
 mod values;
@@ -41,6 +49,7 @@ mod worker;
 mod workflows;
 mod world;
 
+pub use counting::{Counted, count_to};
 pub use crashes::{Ending, Moment, run_of_fifty};
 pub use run::{Failure, Summary, run};
 pub use world::Sabotage;

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agentflow_core::attempt::{AttemptKey, Hello, Report};
 use agentflow_core::batch::Batch;
+use agentflow_core::checkpoint::{Ask, Given};
 use agentflow_core::event::{self, Subject};
 use agentflow_core::ids::SessionEpoch;
 use agentflow_core::kernel::{Assigned, Input};
+use agentflow_core::rejection::Rejection;
 
 use super::world::{Happening, World};
 
@@ -19,6 +21,7 @@ use super::world::{Happening, World};
 pub(super) enum Upward {
     Hello(Box<Hello>),
     Reports(Vec<Report>),
+    Asks(Vec<Ask>),
     Heartbeat,
     Draining,
     Goodbye,
@@ -31,6 +34,7 @@ pub(super) enum Downward {
     Refuse(String),
     Assign(Vec<Assigned>),
     Ack(u64),
+    Answers(Vec<(u64, Result<Given, Rejection>)>),
     Cancel(Vec<AttemptKey>),
     Drop(Vec<AttemptKey>),
     Return(Vec<AttemptKey>),
@@ -209,6 +213,7 @@ impl World {
                 self.step(Input::Hello { session, hello })
             }
             Upward::Reports(reports) => self.step(Input::Reports { session, reports }),
+            Upward::Asks(asks) => self.step(Input::Asks { session, asks }),
             Upward::Heartbeat => self.step(Input::Heard { session }),
             Upward::Draining => self.step(Input::Draining { session }),
             Upward::Goodbye => self.step(Input::Goodbye { session }),

@@ -22,11 +22,23 @@ const ENOUGH_RUNS: usize = 5;
 pub(super) struct Kinds {
     pub(super) runs: bool,
     pub(super) relations: bool,
+    /// Whether attempts ask.
+    pub(super) asks: bool,
+    /// Whether clients save, restore and upgrade.
+    pub(super) changes: bool,
+    /// Whether most tasks occupy much of a worker.
+    pub(super) heavy: bool,
 }
 
 impl Kinds {
     pub(super) fn draw(random: &mut Random) -> Self {
-        Self { runs: random.chance(650), relations: random.chance(600) }
+        Self {
+            runs: random.chance(650),
+            relations: random.chance(600),
+            asks: random.chance(700),
+            changes: random.chance(700),
+            heavy: random.chance(200),
+        }
     }
 }
 

@@ -7,25 +7,29 @@
 //! and a change of a known one; a changed specification is named with the one that it replaces; the
 //! counters of a batch are those of the rows after it; an attempt's row changes only from `lost` to
 //! what really became of it. What holds of runs and relations is checked in `ties.rs`, `order.rs`
-//! and `oracle.rs`.
+//! and `oracle.rs`, what holds of checkpoints, memories and versions in `saved.rs` and `promises.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, RunNode, SavedTask,
-    SpecRow, TaskBirth, TaskRow, TaskState, TaskWrite, Waits, WorkerRow,
+    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, RunNode, SpecRow,
+    TaskBirth, TaskRow, TaskState, TaskWrite, Waits, WorkerRow,
 };
 use agentflow_core::blob::BlobHash;
 use agentflow_core::event::{Event, Happening, Subject};
 use agentflow_core::ids::{Attempt, BootId, DecisionNumber, Seq, SpecHash, TaskId};
 use agentflow_core::kernel::{LoadedTask, PreparedSpec, RecoveryError, RecoveryPlan};
+use agentflow_core::memory::Owner;
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
 
+use super::asked::Cause;
 use super::fold::History;
 use super::nodes::Runs;
 use super::order::Order;
+use super::promises::{Promises, Written};
+use super::saved::SavedRows;
 use super::ties::Ties;
 
 /// A task's whole row.
@@ -56,6 +60,9 @@ pub(super) struct Store {
     pub(super) order: Order,
     /// What runs must do.
     pub(super) runs: Runs,
+    pub(super) saved: SavedRows,
+    /// Where attempts begin, and what they run.
+    pub(super) promises: Promises,
     /// Every text that was kept by its hash.
     pub(super) blobs: BTreeMap<BlobHash, Arc<str>>,
     specs: BTreeMap<SpecHash, Arc<PreparedSpec>>,
@@ -65,15 +72,26 @@ pub(super) struct Store {
     durable: DecisionNumber,
     /// Lives of workers that are to get no new work, as was acknowledged.
     drained: BTreeMap<Arc<str>, BootId>,
-    gathered: Vec<Batch>,
-    running: Vec<Batch>,
+    gathered: Vec<(Batch, Cause)>,
+    running: Vec<(Batch, Cause)>,
 }
 
 impl Store {
-    /// Takes a batch. True when a transaction is to be started.
-    pub(super) fn gather(&mut self, batch: Batch) -> bool {
-        self.gathered.push(batch);
+    /// Takes a batch with what led to it. True when a transaction is to be started.
+    pub(super) fn gather(&mut self, batch: Batch, cause: Cause) -> bool {
+        self.gathered.push((batch, cause));
         self.running.is_empty()
+    }
+
+    /// The latest decision that is durable.
+    pub(super) fn durable(&self) -> DecisionNumber {
+        self.durable
+    }
+
+    /// The latest decision there is.
+    pub(super) fn decided(&self) -> DecisionNumber {
+        let latest = self.gathered.last().or(self.running.last());
+        latest.map_or(self.durable, |(batch, _)| batch.decision)
     }
 
     /// Starts a transaction with what is gathered. False when there is nothing.
@@ -97,14 +115,15 @@ impl Store {
     /// Ends the running transaction well; says up to where everything is durable. `forget` leaves
     /// one of its batches out, which no store may do.
     pub(super) fn commit(&mut self, forget: Option<usize>) -> Result<DecisionNumber, String> {
-        for (position, batch) in std::mem::take(&mut self.running).into_iter().enumerate() {
+        for (position, (batch, cause)) in std::mem::take(&mut self.running).into_iter().enumerate() {
             if batch.decision != self.durable.next() {
                 return Err(format!("{:?} was to follow {:?}", batch.decision, self.durable));
             }
             self.durable = batch.decision;
             if forget != Some(position) {
-                self.write(batch)?;
+                self.write(batch, &cause)?;
             }
+            self.answer_idle();
         }
         Ok(self.durable)
     }
@@ -117,10 +136,14 @@ impl Store {
         self.running.clear();
         self.gathered.clear();
         self.durable = DecisionNumber(0);
+        self.promises.crash();
         Ok(())
     }
 
-    fn write(&mut self, batch: Batch) -> Result<(), String> {
+    fn write(&mut self, mut batch: Batch, cause: &Cause) -> Result<(), String> {
+        let whole = Written::of(&mut batch, self);
+        let ended: BTreeSet<Owner> =
+            whole.owners.iter().copied().filter(|owner| !self.is_live(*owner)).collect();
         let made = batch.blobs.iter().map(|blob| (blob.sha256, Arc::clone(&blob.text)));
         self.blobs.extend(made);
         for SpecRow { hash, body, .. } in batch.specs {
@@ -166,9 +189,15 @@ impl Store {
             self.ties.write_relation(row, &self.rows)?;
             self.is_related(&row);
         }
-        for event in &batch.events {
+        self.note_stale_versions(&whole);
+        for event in &whole.events {
             self.write_event(event, &births)?;
         }
+        self.write_saved(batch.saved, |owner| match owner {
+            Owner::Task(task) => !ended.contains(&owner) || whole.reopens(task),
+            Owner::Run(_) => !ended.contains(&owner),
+        })?;
+        self.keep_promises(&whole, cause)?;
         let before = std::mem::replace(&mut self.counters, batch.counters);
         self.check_counters(&before)?;
         for id in &written {
@@ -205,7 +234,10 @@ impl Store {
     }
 
     fn write_task(&mut self, write: TaskWrite, births: &mut Births) -> Result<(), String> {
-        let TaskWrite { id, birth, spec, title: _, state, outcome } = write;
+        let TaskWrite { id, birth, spec, title, state, outcome } = write;
+        if let Some(title) = title {
+            self.saved.titles.insert(id, title);
+        }
         if let Some(change) = spec
             && !self.specs.contains_key(&change.new)
         {
@@ -288,6 +320,10 @@ impl Store {
         if self.counters.last_run != last {
             return Err(format!("the last run is {last}, counted {}", self.counters.last_run));
         }
+        if self.counters.last_checkpoint != self.saved.last {
+            let (last, counted) = (self.saved.last, self.counters.last_checkpoint);
+            return Err(format!("the last checkpoint is {last}, counted {counted}"));
+        }
         Ok(())
     }
 
@@ -297,7 +333,8 @@ impl Store {
         self.history.check(id, &row.state)?;
         let Row { state, outcome, .. } = row;
         let most = self.spec_of(row).map_or(0, |spec| spec.spec.retry.max);
-        if state.failures > most {
+        // Another version may allow fewer.
+        if state.failures > most && state.version == 1 {
             return Err(format!("task {id} was retried {} times, allowed are {most}", state.failures));
         }
         if !state.status.is_settled() {
@@ -310,7 +347,7 @@ impl Store {
             super::invariants::check_result(id, state.attempt, state.fence, worker, outcome)?;
         }
         if let Some(attempt) = self.attempts.get(&(id, state.attempt))
-            && state.status == Status::Completed
+            && is_reported
             && attempt.end != AttemptEnd::Completed
         {
             return Err(format!(
@@ -331,6 +368,10 @@ impl Store {
         self.specs.get(&row.spec)
     }
 
+    pub(super) fn prepared(&self, hash: &SpecHash) -> Option<&Arc<PreparedSpec>> {
+        self.specs.get(hash)
+    }
+
     /// Tasks that are not settled.
     pub(super) fn live(&self) -> impl Iterator<Item = (TaskId, &Row)> {
         self.rows.iter().filter(|(_, row)| !row.state.status.is_settled()).map(|(id, row)| (*id, row))
@@ -347,7 +388,7 @@ impl Store {
             let row = self.rows.get(id)?;
             let spec = Arc::clone(self.spec_of(row)?);
             let successors = self.ties.live_after(*id, &self.rows);
-            Some(LoadedTask { row: task_row(*id, row), spec, successors, saved: SavedTask::default() })
+            Some(LoadedTask { row: task_row(*id, row), spec, successors, saved: self.saved.of_task(*id) })
         };
         asked.iter().filter_map(load).collect()
     }
@@ -368,6 +409,10 @@ impl Store {
     /// The plan that a new master makes of that.
     pub(super) fn plan(&self, scan: Scan) -> Result<RecoveryPlan, RecoveryError> {
         let plan = RecoveryPlan::new(scan.tasks, scan.specs, scan.workers)?;
+        let tasks = self.live().map(|(id, _)| (id, self.saved.of_task(id)));
+        let tasks = tasks.filter(|(_, saved)| !saved.is_empty()).collect();
+        let memories = self.ties.live_runs().map(|run| (run.id, self.saved.of_run(run.id))).collect();
+        let plan = plan.with_saved(tasks, memories);
         Ok(plan.with_ties(self.ties.saved_runs(&self.rows), self.ties.live_relations(&self.rows)))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agentflow_core::attempt::{AttemptKey, End, Finished, Report, ReportBody};
 use agentflow_core::batch::Outcome;
 use agentflow_core::blob::{Left, NewBlob};
-use agentflow_core::ids::TaskId;
+use agentflow_core::ids::{CheckpointId, TaskId};
 use agentflow_core::kernel::{Assigned, PreparedSpec};
 use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
 use agentflow_core::time::Wall;
@@ -37,6 +37,10 @@ pub(super) struct Work {
     is_part: bool,
     /// 0 before it has begun.
     pub(super) started_at: Wall,
+    /// Where it begins.
+    pub(super) checkpoint: Option<CheckpointId>,
+    /// The last step that it has done.
+    pub(super) step: u64,
 }
 
 impl World {
@@ -51,7 +55,8 @@ impl World {
         }
         let worker = &mut self.workers[index];
         let (stage, is_part) = (Stage::Waiting, task.run.is_some());
-        worker.work.insert(task.key, Work { stage, spec, is_part, started_at: Wall(0) });
+        let work = Work { stage, spec, is_part, started_at: Wall(0), checkpoint: task.checkpoint, step: 0 };
+        worker.work.insert(task.key, work);
         worker.waiting.push_back(task.key);
         // What is being stopped for the master counts until it is reported.
         let held = worker.count(&[Stage::Waiting, Stage::Running, Stage::Stopping]);
@@ -62,9 +67,14 @@ impl World {
                 worker.name
             ));
         }
+        // An attempt of an older version counts as what its task is now once the next master has found
+        // it, or it came back from being lost: nobody knows then what it was given away as.
         let mut used = Resources::default();
-        for work in worker.work.values().filter(|work| work.stage != Stage::Over) {
-            used.give(&work.spec.resources);
+        for (key, work) in worker.work.iter().filter(|(_, work)| work.stage != Stage::Over) {
+            let counted = self.store.promises.in_hand.get(&key.task);
+            let is_counted = self.store.history.is_latest(key.task, key.fence);
+            let counted = counted.filter(|_| is_counted).and_then(|hash| self.store.prepared(hash));
+            used.give(counted.map_or(&work.spec.resources, |spec| &spec.spec.resources));
         }
         if !used.fits(&worker.resources) {
             return Err(format!("worker {} has {:?}, given was {used:?}", worker.name, worker.resources));
@@ -72,20 +82,26 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn start_waiting(&mut self, index: usize) {
+    pub(super) fn start_waiting(&mut self, index: usize) -> Result<(), String> {
         let at = self.now().wall;
         loop {
             let worker = &mut self.workers[index];
             if worker.count(&[Stage::Running, Stage::Stopping]) >= worker.slots as usize {
-                return;
+                return Ok(());
             }
-            let Some(key) = worker.waiting.pop_front() else { return };
+            let Some(key) = worker.waiting.pop_front() else { return Ok(()) };
             let Some(work) = worker.work.get_mut(&key) else { continue };
             work.stage = Stage::Running;
             work.started_at = at;
             let is_noop = work.spec.payload == Payload::Noop;
             let is_endless = is_endless(&work.spec);
             let is_part = work.is_part;
+            let checkpoint = work.checkpoint;
+            let step = self.store.begin_at(key, checkpoint)?;
+            if let Some(work) = self.workers[index].work.get_mut(&key) {
+                work.step = step;
+            }
+            self.plan_ask(index, key);
             self.report(index, key, ReportBody::Started { at });
             if is_endless {
                 continue;
@@ -136,7 +152,7 @@ impl World {
         }
     }
 
-    pub(super) fn attempt_ended(&mut self, index: usize, key: AttemptKey, end: End) {
+    pub(super) fn attempt_ended(&mut self, index: usize, key: AttemptKey, end: End) -> Result<(), String> {
         let at = self.now().wall;
         let mut outputs = self.random_outputs(key.task, end);
         // As large ones are kept; the door has read them.
@@ -145,9 +161,9 @@ impl World {
             Box::new(Left { outputs: Some(blob.named()), outputs_text: Some(blob.text), ..Left::default() })
         });
         let worker = &mut self.workers[index];
-        let Some(work) = worker.work.get_mut(&key) else { return };
+        let Some(work) = worker.work.get_mut(&key) else { return Ok(()) };
         if work.stage == Stage::Over {
-            return;
+            return Ok(());
         }
         work.stage = Stage::Over;
         let outcome = Outcome {
@@ -162,8 +178,9 @@ impl World {
             Finished { started_at: work.started_at, finished_at: at, end, outcome, log_bytes: 0, log_cut: 0 };
         worker.waiting.retain(|waiting| *waiting != key);
         self.report(index, key, ReportBody::Finished(Box::new(finished)));
-        self.start_waiting(index);
+        self.start_waiting(index)?;
         self.leave_if_drained(index);
+        Ok(())
     }
 
     /// What an attempt leaves, mostly if it ends well: small values that others decide by.
@@ -180,10 +197,10 @@ impl World {
     }
 
     /// Stops an attempt: at once if it waits, else after a while, unless it ends before.
-    pub(super) fn stop_attempt(&mut self, index: usize, key: AttemptKey, end: End) {
-        let Some(work) = self.workers[index].work.get_mut(&key) else { return };
+    pub(super) fn stop_attempt(&mut self, index: usize, key: AttemptKey, end: End) -> Result<(), String> {
+        let Some(work) = self.workers[index].work.get_mut(&key) else { return Ok(()) };
         match work.stage {
-            Stage::Waiting => self.attempt_ended(index, key, end),
+            Stage::Waiting => return self.attempt_ended(index, key, end),
             Stage::Running => {
                 work.stage = Stage::Stopping;
                 let grace = self.random.ms(1, 1_000);
@@ -191,15 +208,17 @@ impl World {
             }
             Stage::Stopping | Stage::Over => {}
         }
+        Ok(())
     }
 
-    pub(super) fn stop_at_deadline(&mut self, index: usize) {
+    pub(super) fn stop_at_deadline(&mut self, index: usize) -> Result<(), String> {
         let stops = |work: &Work| work.spec.on_disconnect == OnDisconnect::Stop && work.stage != Stage::Over;
         let keys: Vec<AttemptKey> =
             self.workers[index].work.iter().filter(|(_, work)| stops(work)).map(|(key, _)| *key).collect();
         for key in keys {
-            self.stop_attempt(index, key, End::Interrupted);
+            self.stop_attempt(index, key, End::Interrupted)?;
         }
+        Ok(())
     }
 
     /// Kills attempts that are no longer the worker's; nobody wants to hear of them.
@@ -239,6 +258,10 @@ impl World {
     /// A worker speaks of what another one was given, as it would with a copied data directory.
     pub(super) fn tell_a_lie(&mut self, index: usize) {
         let Some(key) = self.foreign_key(index) else { return };
+        if self.random.chance(400) {
+            self.asks_for(index, key);
+            return;
+        }
         let at = self.now().wall;
         let outcome =
             Outcome { result: Some(result_of(&self.workers[index].name, key)), ..Outcome::default() };

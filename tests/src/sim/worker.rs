@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use agentflow_core::attempt::{AttemptKey, End, Held, Hello, Report, ReportBody};
+use agentflow_core::checkpoint::Ask;
 use agentflow_core::ids::{BootId, SessionEpoch, TaskId};
 use agentflow_core::spec::{Payload, Resources, Spec};
 use agentflow_core::time::Wall;
@@ -30,6 +31,8 @@ pub(super) enum Alarm {
     Unanswered(SessionEpoch),
     /// An attempt is over.
     Ended(AttemptKey, End),
+    /// An attempt may ask for something.
+    Ask(AttemptKey),
     /// The lease has passed since the master was lost at that moment.
     Deadline(i64),
     /// A process of another life starts.
@@ -60,6 +63,9 @@ pub(super) struct Worker {
     /// What the latest hello named.
     named: Vec<AttemptKey>,
     pub(super) last_report: u64,
+    /// What its attempts asked and were not answered.
+    pub(super) asks: VecDeque<Ask>,
+    pub(super) last_ask: u64,
     pub(super) lost_master_at: Option<i64>,
 }
 
@@ -83,6 +89,8 @@ impl Worker {
             waiting: VecDeque::new(),
             named: Vec::new(),
             last_report: 0,
+            asks: VecDeque::new(),
+            last_ask: 0,
             lost_master_at: None,
         }
     }
@@ -98,12 +106,12 @@ impl Worker {
 
     /// What it has still to do, if anything.
     pub(super) fn busy_with(&self) -> Option<String> {
-        let is_at_rest = self.work.is_empty() && self.reports.is_empty();
+        let is_at_rest = self.work.is_empty() && self.reports.is_empty() && self.asks.is_empty();
         let is_idle = self.is_gone || self.is_alive && self.is_welcome && is_at_rest;
         (!is_idle).then(|| {
             format!(
-                "alive {}, welcome {}, {:?}, {:?}",
-                self.is_alive, self.is_welcome, self.work, self.reports
+                "alive {}, welcome {}, {:?}, {:?}, {:?}",
+                self.is_alive, self.is_welcome, self.work, self.reports, self.asks
             )
         })
     }
@@ -176,9 +184,10 @@ impl World {
                 self.close_below(session, false);
                 self.disconnected(worker);
             }
-            Alarm::Ended(key, end) if is_alive => self.attempt_ended(worker, key, end),
+            Alarm::Ended(key, end) if is_alive => return self.attempt_ended(worker, key, end),
+            Alarm::Ask(key) if is_alive => self.attempt_asks(worker, key),
             Alarm::Deadline(since) if is_alive && self.workers[worker].lost_master_at == Some(since) => {
-                self.stop_at_deadline(worker);
+                return self.stop_at_deadline(worker);
             }
             _ => {}
         }
@@ -197,6 +206,7 @@ impl World {
             report.no = number;
         }
         worker.last_report = u64::try_from(worker.reports.len()).unwrap_or(0);
+        worker.last_ask = 0;
         self.alarm(index, 0, Alarm::Connect);
     }
 
@@ -244,6 +254,7 @@ impl World {
         worker.is_alive = false;
         worker.is_welcome = false;
         worker.waiting.clear();
+        worker.asks.clear();
         worker.work.retain(|_, work| keeps_spool && work.stage == Stage::Over);
         let kept = &worker.work;
         worker.reports.retain(|report| {
@@ -266,15 +277,19 @@ impl World {
                 for task in tasks {
                     self.assigned(index, &task)?;
                 }
-                self.start_waiting(index);
+                self.start_waiting(index)?;
             }
             Downward::Ack(up_to) => self.acknowledged(index, up_to),
+            Downward::Answers(answers) => self.answered(index, &answers)?,
             Downward::Cancel(keys) => {
                 for key in keys {
-                    self.stop_attempt(index, key, End::Cancelled);
+                    self.stop_attempt(index, key, End::Cancelled)?;
                 }
             }
-            Downward::Drop(keys) => self.drop_attempts(index, &keys),
+            Downward::Drop(keys) => {
+                self.drop_attempts(index, &keys);
+                self.start_waiting(index)?;
+            }
             Downward::Return(keys) => self.give_back(index, &keys),
             Downward::Drain => self.drain_worker(index),
         }
@@ -294,15 +309,17 @@ impl World {
                 worker.named
             ));
         }
-        let again: Vec<Report> = worker.reports.iter().cloned().collect();
         self.drop_attempts(index, stop);
-        if let Some(session) = self.workers[index].session
-            && !again.is_empty()
-        {
-            self.send_up(session, Upward::Reports(again));
+        // Nothing is promised of which come first.
+        let asks_first = self.random.chance(500);
+        if asks_first {
+            self.ask_again(index);
         }
-        self.start_waiting(index);
-        Ok(())
+        self.repeat_reports(index);
+        if !asks_first {
+            self.ask_again(index);
+        }
+        self.start_waiting(index)
     }
 
     /// Takes no new work, and gives back what it has not begun.

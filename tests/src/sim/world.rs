@@ -30,6 +30,10 @@ pub enum Sabotage {
     EarlyEffects,
     /// Some batches are said to be durable and are not.
     ForgetBatch,
+    /// Checkpoints that are durable are lost.
+    LoseCheckpoint,
+    /// A new master does not find the newest checkpoint of a task.
+    OldCheckpoint,
     /// Workflows lose an edge on their way to the kernel, as they would if one were forgotten in its
     /// graph.
     DropEdge,

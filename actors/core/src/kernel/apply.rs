@@ -44,14 +44,25 @@ impl Kernel {
         let entry = self.tasks.get(id).ok_or(Rejection::UnknownTask(id))?;
         let spec = &self.specs.get(entry.spec).spec;
         let policy = Policy { retry: &spec.retry, seed: id.0 };
-        let milestone = spec.payload == Payload::Milestone;
         let Some(event) = entry.task.decide(command, policy, step.now.wall)? else { return Ok(None) };
         self.happen(step, id, &event, outcome);
-        if milestone && self.tasks.get(id).is_some_and(|entry| entry.task.is_ready()) {
+        self.pass_milestone(step, id);
+        Ok(Some(event))
+    }
+
+    /// A milestone is done as soon as it is ready, also one that has just become one by an upgrade: no
+    /// worker may be given it.
+    pub(super) fn pass_milestone(&mut self, step: &mut Step, id: TaskId) {
+        let is_it = self.tasks.get(id).is_some_and(|entry| {
+            entry.task.is_ready() && self.specs.get(entry.spec).spec.payload == Payload::Milestone
+        });
+        if is_it {
+            // What may still be at work somewhere is not what ended.
+            let orphan = self.supersede_attempt(step, id, "there is nothing left to do");
+            debug_assert!(orphan.is_ok(), "{orphan:?}");
             let done = TaskEvent::Settled { status: Status::Completed, started_at: None, error: None };
             self.happen(step, id, &done, OutcomeChange::Keep);
         }
-        Ok(Some(event))
     }
 
     /// Applies an event to a live task and draws the consequences.
@@ -113,7 +124,8 @@ impl Kernel {
                     Happening::TaskSuperseded { attempt: before.attempt, reason: Arc::clone(reason) };
                 step.task_event(id, happening);
                 self.write(step, id, None, OutcomeChange::Keep);
-                if before.hold().is_some() {
+                // Whether it was held or remembered: a ready one has left its queue with this event.
+                if after.is_ready() {
                     self.enqueue(step, id);
                 }
             }
@@ -156,10 +168,8 @@ impl Kernel {
                 self.write(step, id, None, outcome);
                 self.enqueue(step, id);
             }
-            // A node of a run: its run decides when. It begins anew, perhaps with other values.
+            // A node of a run: its run decides when.
             TaskEvent::Rewound => {
-                self.begin_anew(step, id);
-                self.forget_all(step, id);
                 step.task_event(id, Happening::TaskReopened { attempt: after.attempt });
                 self.write(step, id, None, outcome);
             }
@@ -235,6 +245,7 @@ impl Kernel {
         let worker = &mut self.workers[worker];
         worker.held.insert(id);
         if !requirement.resources.is_empty() {
+            worker.overdrawn |= !requirement.resources.fits(&worker.free);
             worker.free.take(&requirement.resources);
         }
     }
@@ -250,12 +261,16 @@ impl Kernel {
                 worker.free.give(&requirement.resources);
             }
         }
+        let overdrawn = worker.overdrawn;
         step.hungry.insert(hold.worker);
         let keys = &self.classes.get(entry.class).requirement.keys;
         if !keys.is_empty() {
             for class in self.concurrency.give(id, keys) {
                 self.wake_workers(step, class);
             }
+        }
+        if overdrawn {
+            self.recount_free(hold.worker);
         }
     }
 
@@ -301,10 +316,12 @@ impl Kernel {
             _ => AttemptEnd::Failed,
         };
         let outcome = with_error(outcome, error.clone());
-        // What an earlier attempt of a node left is not what it ended with: whoever reads it after a
-        // restart would read something else.
+        // What an earlier attempt of a node, or of a task that has become a milestone, left is not what
+        // it ended with: whoever reads it after a restart would read something else.
         let outcome = match outcome {
-            OutcomeChange::Keep if attempt.0 > 0 && self.runs.place(id).is_some() => {
+            OutcomeChange::Keep
+                if attempt.0 > 0 && (self.runs.place(id).is_some() || status == Status::Completed) =>
+            {
                 OutcomeChange::Set(Box::default())
             }
             outcome => outcome,

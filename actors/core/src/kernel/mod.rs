@@ -54,9 +54,9 @@ pub use keys::KeyInfo;
 pub use recovery::{RecoveryError, RecoveryPlan};
 pub use schedules::{SavedSchedule, Scheduled};
 pub use words::{
-    Again, Answer, Assigned, Effect, Input, LoadedRun, LoadedTask, MakeTask, NewRun, NewTask, NewVersion,
-    NodeWhy, Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RestoreRequest, RunAction,
-    RunWhy, SaveRequest, SavedRun, Stats, SubmitKey, WorkerInfo,
+    Again, Answer, Assigned, Effect, Fork, Input, LoadedRun, LoadedTask, MakeTask, NewRun, NewTask,
+    NewVersion, NodeWhy, Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RestoreRequest,
+    RunAction, RunWhy, SaveRequest, SavedRun, Stats, SubmitKey, WorkerInfo,
 };
 
 use crate::batch::{Batch, Counters};

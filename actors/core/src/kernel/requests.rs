@@ -18,9 +18,9 @@ use crate::event::Happening;
 use crate::ids::{ReplyTo, TaskId};
 use crate::memory::Owner;
 use crate::rejection::Rejection;
-use crate::spec::{ContinueFrom, Payload};
+use crate::spec::ContinueFrom;
 use crate::status::Status;
-use crate::task::{Command, Phase, Policy, Task, TaskEvent};
+use crate::task::{Command, Phase, Policy, Task};
 
 /// Settled tasks on their way from the database to be run again. A task is asked for by one
 /// request at a time: until its row is here, another `retry` could not know what it decides on.
@@ -90,6 +90,10 @@ impl Kernel {
             Request::StartRun { run, key } => self.on_start_run(step, *run, key),
             Request::Rerun(again) => {
                 self.on_rerun(step, to, *again);
+                return;
+            }
+            Request::Fork(fork) => {
+                self.on_fork(step, to, *fork);
                 return;
             }
             Request::ConfigureKey(row) => self.configure_key(step, row).map(|()| Answer::Done),
@@ -310,13 +314,7 @@ impl Kernel {
         self.wait_again(&successors);
         self.happen(step, id, &event, OutcomeChange::Keep);
         let answer = self.take_up(step, id, purpose)?;
-        let is_milestone = |entry: &table::Entry| {
-            self.specs.get(entry.spec).spec.payload == Payload::Milestone && entry.task.is_ready()
-        };
-        if self.tasks.get(id).is_some_and(is_milestone) {
-            let done = TaskEvent::Settled { status: Status::Completed, started_at: None, error: None };
-            self.happen(step, id, &done, OutcomeChange::Keep);
-        }
+        self.pass_milestone(step, id);
         Ok(answer)
     }
 
@@ -352,6 +350,7 @@ impl Kernel {
         self.replace_memory(step, Owner::Task(id), memory)?;
         step.task_event(id, Happening::TaskRestored { attempt, checkpoint });
         step.urgent = true;
+        self.pass_milestone(step, id);
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 
 mod collect;
 mod control;
+mod fork;
 mod nodes;
 mod parts;
 mod rerun;
@@ -39,6 +40,7 @@ use crate::spec::Spec;
 use crate::status::Status;
 use crate::time::Wall;
 pub use control::RunAction;
+pub use fork::Fork;
 pub(super) use rerun::Rerunning;
 pub use rerun::{Again, LoadedRun};
 pub(super) use restore::LiveNode;
@@ -134,6 +136,17 @@ impl Kernel {
 
     /// Makes a run and lets it begin in this step.
     pub(super) fn start_run(&mut self, step: &mut Step, new: NewRun, parent: Option<TaskId>) -> RunId {
+        self.begin_run(step, new, parent, None)
+    }
+
+    /// As [`Kernel::start_run`]; perhaps it goes on from another run.
+    fn begin_run(
+        &mut self,
+        step: &mut Step,
+        new: NewRun,
+        parent: Option<TaskId>,
+        forked_from: Option<RunId>,
+    ) -> RunId {
         let NewRun { prepared, inputs } = new;
         let id = self.counters.last_run.next();
         self.counters.last_run = id;
@@ -151,8 +164,8 @@ impl Kernel {
             created_at: step.now.wall,
         };
         step.batch.definitions.push(DefinitionRow { hash: prepared.hash, body: prepared.body });
-        let happening =
-            Happening::RunCreated { name: birth.name.as_ref().into(), nodes: birth.nodes, parent };
+        let (name, nodes) = (birth.name.as_ref().into(), birth.nodes);
+        let happening = Happening::RunCreated { name, nodes, parent, forked_from };
         let run = Run::new(id, prepared.definition, inputs, &birth);
         step.batch.runs.push(RunWrite { id, birth: Some(Box::new(birth)), change: None, state: run.state() });
         run_event(step, id, happening);

@@ -22,7 +22,7 @@ use crate::checkpoint::{Ask, AskBody, Choice, Given, KeptCheckpoint, NewCheckpoi
 use crate::event::Happening;
 use crate::ids::{CheckpointId, Fence, RunId, SessionEpoch, TaskId};
 use crate::limits;
-use crate::memory::{Entry, Memory, Owner};
+use crate::memory::{Entry, Memory, Owner, check_value};
 use crate::rejection::Rejection;
 use crate::spec::ContinueFrom;
 use crate::task::WorkerIndex;
@@ -134,15 +134,18 @@ impl Kernel {
         match body {
             AskBody::Checkpoint(checkpoint) => {
                 checkpoint.check().map_err(Rejection::Malformed)?;
-                let known = self.saved.tasks.get(&key.task).and_then(|kept| {
-                    kept.checkpoints.iter().find(|kept| kept.fence == key.fence && kept.number == no)
-                });
+                let kept = self.saved.tasks.get(&key.task);
+                let mut own = kept.iter().flat_map(|kept| &kept.checkpoints);
+                // Numbers rise, and asks come in their order.
+                let known = own.find(|kept| kept.fence == key.fence && kept.number >= no);
                 let id = match known {
                     // It was asked before, and the answer was lost.
-                    Some(kept) => kept.id,
-                    None => self.save(step, key.task, *checkpoint, (key.fence, no))?,
+                    Some(kept) if kept.number == no => Some(kept.id),
+                    // And it has made room for newer ones since.
+                    Some(_) => None,
+                    None => Some(self.save(step, key.task, *checkpoint, (key.fence, no))?),
                 };
-                Ok(Given { checkpoint: Some(id), at })
+                Ok(Given { checkpoint: id, at })
             }
             AskBody::Remember { whose, name, value, ttl_ms } => {
                 let owner = self.owner(key.task, whose)?;
@@ -302,12 +305,7 @@ impl Kernel {
         let now = step.now.wall;
         let entry = value.map(|value| Entry { value, expires_at: ttl_ms.map(|ms| now.plus_ms(ms)) });
         if let Some(entry) = &entry {
-            if entry.value.len() > limits::MEMORY_VALUE_BYTES {
-                return Err(Rejection::MemoryFull {
-                    what: "bytes in one value",
-                    limit: limits::MEMORY_VALUE_BYTES,
-                });
-            }
+            check_value(&entry.value)?;
             if self.saved.bytes + name.len() + entry.value.len() > limits::MEMORIES_BYTES {
                 return Err(Rejection::Limit {
                     what: "bytes of memories of live tasks and runs",

@@ -208,14 +208,18 @@ impl Kernel {
     }
 
     /// Works out anew what the worker has free, since a hello may change what it has in all.
-    fn recount_free(&mut self, index: WorkerIndex) {
+    pub(super) fn recount_free(&mut self, index: WorkerIndex) {
         let mut free = self.workers[index].total.clone();
+        let mut overdrawn = false;
         for task in &self.workers[index].held {
             if let Some(entry) = self.tasks.get(*task) {
-                free.take(&self.classes.get(entry.class).requirement.resources);
+                let resources = &self.classes.get(entry.class).requirement.resources;
+                overdrawn |= !resources.fits(&free);
+                free.take(resources);
             }
         }
         self.workers[index].free = free;
+        self.workers[index].overdrawn = overdrawn;
     }
 
     /// Any frame is a sign of life.

@@ -1,6 +1,8 @@
 //! Scenarios, read from top to bottom. The simulation in `tests/` covers what nobody thought of.
 
+mod fork;
 mod found;
+mod found_saved;
 mod keys;
 mod queue;
 mod relations;

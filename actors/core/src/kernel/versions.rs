@@ -1,9 +1,10 @@
 //! Versions of tasks: what a task is to do can be changed while it waits, while it runs and after it
 //! has ended.
 //!
-//! A running attempt finishes on the version that it began with, unless it is to be begun anew. Until
-//! it is out of its worker's hands the kernel keeps the old specification for it, since what it
-//! occupies there follows from that; the row has the new one at once.
+//! A running attempt finishes on the version that it began with, unless it is to be begun anew; one that
+//! only waits at its worker is asked back. Until an attempt is out of its worker's hands the kernel keeps
+//! the old specification for it, since what it occupies there follows from that; the row has the new one
+//! at once.
 
 use std::sync::Arc;
 
@@ -14,11 +15,11 @@ use super::words::{Answer, NewVersion, Reply};
 use super::{Kernel, Requirement, Step};
 use crate::batch::{OutcomeChange, SpecChange, VersionRow};
 use crate::event::Happening;
-use crate::ids::TaskId;
+use crate::ids::{SpecHash, TaskId};
 use crate::limits;
 use crate::rejection::Rejection;
 use crate::spec::ContinueFrom;
-use crate::task::{Command, Phase};
+use crate::task::{Command, Phase, Policy};
 
 /// What is known of the versions of a live task.
 #[derive(Debug)]
@@ -79,8 +80,24 @@ impl Kernel {
         if new.restart {
             self.supersede_attempt(step, id, &format!("version {} takes its place", new.from + 1))?;
         }
+        let waits_there = self.waits_at_its_worker(id, new.spec.hash);
         let version = self.upgrade(step, new);
+        if waits_there {
+            // One that has begun meanwhile says so, and finishes on its version.
+            self.command(step, id, Command::AskBack, OutcomeChange::Keep)?;
+        }
+        self.pass_milestone(step, id);
         Ok(Answer::Upgraded { version })
+    }
+
+    /// Whether an attempt of other work than that has been handed over and has not begun.
+    fn waits_at_its_worker(&self, id: TaskId, new: SpecHash) -> bool {
+        self.tasks.get(id).is_some_and(|entry| {
+            let waits = entry.task.hold().is_some_and(|hold| {
+                hold.started_at.is_none() && !hold.cancelling && self.workers[hold.worker].session.is_some()
+            });
+            waits && self.specs.get(entry.spec).hash != new
+        })
     }
 
     pub(super) fn check_version(&self, task: TaskId, expected: u32) -> Result<(), Rejection> {
@@ -181,7 +198,14 @@ impl Kernel {
         id: TaskId,
         reason: &str,
     ) -> Result<(), Rejection> {
+        let entry = self.tasks.get(id).ok_or(Rejection::UnknownTask(id))?;
+        let policy = Policy { retry: &self.specs.get(entry.spec).spec.retry, seed: id.0 };
         let command = Command::Supersede { reason: reason.into() };
-        self.command(step, id, command, OutcomeChange::Keep).map(drop)
+        // No plain command: even a task that has become a milestone does not end before whoever
+        // supersedes its attempt is done with it.
+        if let Some(event) = entry.task.decide(command, policy, step.now.wall)? {
+            self.happen(step, id, &event, OutcomeChange::Keep);
+        }
+        Ok(())
     }
 }

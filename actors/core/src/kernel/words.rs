@@ -13,7 +13,7 @@ use crate::time::Mono;
 
 pub use super::prepared::PreparedSpec;
 pub use super::relations::Predecessor;
-pub use super::runs::{Again, LoadedRun, MakeTask, NewRun, PreparedRun, RunAction, SavedRun};
+pub use super::runs::{Again, Fork, LoadedRun, MakeTask, NewRun, PreparedRun, RunAction, SavedRun};
 pub use request::{
     Answer, NewTask, NewVersion, NodeWhy, Reply, Request, RestoreRequest, RunWhy, SaveRequest, Stats,
     SubmitKey, WorkerInfo,

@@ -25,6 +25,9 @@ pub(crate) struct Worker {
     pub(crate) sandbox: bool,
     pub(crate) total: Resources,
     pub(crate) free: Resources,
+    /// Whether more is occupied than it has, so that what is given back is not free: an attempt that
+    /// was given away as an older version counts as what its task is now when the next master finds it.
+    pub(crate) overdrawn: bool,
     pub(crate) slots: u32,
     pub(crate) prefetch: u32,
     pub(crate) draining: bool,
@@ -61,6 +64,7 @@ impl Worker {
             sandbox: false,
             total: Resources::default(),
             free: Resources::default(),
+            overdrawn: false,
             slots: 0,
             prefetch: 0,
             draining: false,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use agentflow_workflow::Scope;
 
+use super::fork::Fork;
 use super::table::{Place, Run};
 use super::{PreparedRun, SavedRun, run_event, run_value};
 use crate::batch::{DefinitionRow, OutcomeChange, RunChange, RunWrite};
@@ -24,6 +25,7 @@ use crate::kernel::{Kernel, Step};
 use crate::memory::{Memory, Owner};
 use crate::rejection::Rejection;
 use crate::run::{NodeStatus, RunStatus};
+use crate::spec::ContinueFrom;
 use crate::task::{Command, Phase, Task};
 
 /// What is to run again.
@@ -35,6 +37,8 @@ pub struct Again {
     pub from: Vec<Box<str>>,
     /// Only what was skipped because of them follows; otherwise everything after them.
     pub only_skipped: bool,
+    /// Whether the nodes that are named go on where they were, or begin anew as what follows them does.
+    pub continue_from: ContinueFrom,
     /// Other values, if any: the workflow with them in it, of the same nodes; and the inputs.
     pub change: Option<(PreparedRun, serde_json::Value)>,
 }
@@ -50,14 +54,25 @@ pub struct LoadedRun {
     pub memory: Memory,
 }
 
+/// What the rows of a run are asked for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    Again(Again),
+    Fork(Fork),
+}
+
 /// Runs whose rows are on their way, with what is to be done and who waits.
 #[derive(Debug, Default)]
-pub(crate) struct Rerunning(BTreeMap<RunId, (ReplyTo, Again)>);
+pub(crate) struct Rerunning(BTreeMap<RunId, (ReplyTo, Purpose)>);
 
 impl Kernel {
     /// Asks for the rows.
     pub(in crate::kernel) fn on_rerun(&mut self, step: &mut Step, to: ReplyTo, again: Again) {
         let run = again.run;
+        self.ask_for_run(step, to, run, Purpose::Again(again));
+    }
+
+    pub(super) fn ask_for_run(&mut self, step: &mut Step, to: ReplyTo, run: RunId, purpose: Purpose) {
         let refusal = if run.0 == 0 || run > self.counters.last_run {
             Some(Rejection::UnknownRun(run))
         } else if self.rerunning.0.contains_key(&run) {
@@ -69,7 +84,7 @@ impl Kernel {
             step.effects.push(Effect::Reply { to, reply: Err(rejection) });
             return;
         }
-        self.rerunning.0.insert(run, (to, again));
+        self.rerunning.0.insert(run, (to, purpose));
         step.effects.push(Effect::LoadRun { run });
     }
 
@@ -79,10 +94,13 @@ impl Kernel {
         id: RunId,
         loaded: Option<Box<LoadedRun>>,
     ) {
-        let Some((to, again)) = self.rerunning.0.remove(&id) else { return };
-        let reply = match loaded {
-            Some(loaded) => self.run_again(step, again, *loaded).map(|()| Answer::Done),
-            None => Err(Rejection::UnknownRun(id)),
+        let Some((to, purpose)) = self.rerunning.0.remove(&id) else { return };
+        let reply = match (loaded, purpose) {
+            (Some(loaded), Purpose::Again(again)) => {
+                self.run_again(step, again, *loaded).map(|()| Answer::Done)
+            }
+            (Some(loaded), Purpose::Fork(fork)) => self.fork_run(step, fork, *loaded),
+            (None, _) => Err(Rejection::UnknownRun(id)),
         };
         step.effects.push(Effect::Reply { to, reply });
     }
@@ -121,7 +139,8 @@ impl Kernel {
         again: Again,
         tasks: Vec<LoadedTask>,
     ) -> Result<(), Rejection> {
-        let affected = run.affected_by(&again)?;
+        let from = run.first_of(&again)?;
+        let affected = run.graph.affected(&from, again.only_skipped);
         let is_busy = |node: &&u32| {
             matches!(run.graph.status(**node), NodeStatus::Active | NodeStatus::Open)
                 || self.tasks.get(run.task_of(**node)).is_some()
@@ -163,14 +182,15 @@ impl Kernel {
         for node in ended {
             run.forget(node);
             if let Some(loaded) = rows.remove(&run.task_of(node)) {
-                self.rewind_task(step, run, node, loaded);
+                let goes_on = again.continue_from == ContinueFrom::Checkpoint && from.contains(&node);
+                self.rewind_task(step, run, node, loaded, goes_on);
             }
         }
         Ok(())
     }
 
     /// Brings a node's task back to wait for its run.
-    fn rewind_task(&mut self, step: &mut Step, run: &Run, node: u32, loaded: LoadedTask) {
+    fn rewind_task(&mut self, step: &mut Step, run: &Run, node: u32, loaded: LoadedTask, goes_on: bool) {
         let LoadedTask { row, spec, saved, .. } = loaded;
         let (id, state) = (row.id, row.state);
         let task = Task {
@@ -187,28 +207,45 @@ impl Kernel {
         self.saved.enter(id, saved);
         self.bring_back(step, id, task, &state, &spec);
         self.runs.set_place(id, Place { run: run.id, node, item: None });
+        if !goes_on {
+            self.begin_anew(step, id);
+            self.forget_all(step, id);
+        }
         let rewound = self.command(step, id, Command::Rewind, OutcomeChange::Keep);
         debug_assert!(rewound.is_ok(), "{rewound:?}");
     }
 }
 
 impl Run {
-    fn affected_by(&self, again: &Again) -> Result<Vec<u32>, Rejection> {
-        let names = self.definition.names();
-        let mut from = Vec::new();
-        for name in &again.from {
-            match names.get(&**name) {
-                Some(node) => from.push(*node),
-                None => return Err(Rejection::UnknownNode(name.as_ref().into())),
-            }
-        }
+    /// The nodes of those names.
+    pub(super) fn named(&self, names: &[Box<str>]) -> Result<Vec<u32>, Rejection> {
+        let known = self.definition.names();
+        let node = |name: &str| known.get(name).copied().ok_or_else(|| Rejection::UnknownNode(name.into()));
+        names.iter().map(|name| node(name)).collect()
+    }
+
+    /// What runs again by itself, not because of what is before it.
+    fn first_of(&self, again: &Again) -> Result<Vec<u32>, Rejection> {
+        let mut from = self.named(&again.from)?;
         if from.is_empty() {
             from = self.graph.failed();
         }
         if from.is_empty() {
             return Err(Rejection::NothingFailed(self.id));
         }
-        Ok(self.graph.affected(&from, again.only_skipped))
+        Ok(from)
+    }
+
+    /// Whether a workflow with other values has the same nodes.
+    pub(super) fn check_same_nodes(&self, prepared: &PreparedRun) -> Result<(), Rejection> {
+        let same = |(old, new): (&agentflow_workflow::Node, &agentflow_workflow::Node)| {
+            old.name == new.name && old.after == new.after
+        };
+        let (old, new) = (&self.definition.nodes, &prepared.definition.nodes);
+        if old.len() != new.len() || !old.iter().zip(new).all(same) {
+            return Err(Rejection::OtherNodes(self.id));
+        }
+        Ok(())
     }
 
     /// Other values from now on. The nodes must be the same.
@@ -218,13 +255,7 @@ impl Run {
         prepared: PreparedRun,
         inputs: serde_json::Value,
     ) -> Result<RunChange, Rejection> {
-        let same = |(old, new): (&agentflow_workflow::Node, &agentflow_workflow::Node)| {
-            old.name == new.name && old.after == new.after
-        };
-        let (old, new) = (&self.definition.nodes, &prepared.definition.nodes);
-        if old.len() != new.len() || !old.iter().zip(new).all(same) {
-            return Err(Rejection::OtherNodes(self.id));
-        }
+        self.check_same_nodes(&prepared)?;
         step.batch.definitions.push(DefinitionRow { hash: prepared.hash, body: prepared.body });
         let change = RunChange { definition: prepared.hash, inputs: inputs.to_string().into() };
         self.scope = Scope::new().vars(&prepared.definition.vars).inputs(&inputs).run(&run_value(

@@ -20,7 +20,8 @@ impl Bench {
     ) -> (Reply, Vec<Effect>) {
         let run = RunId(1);
         let from = from.iter().map(|name| (*name).into()).collect();
-        let again = Box::new(Again { run, from, only_skipped, change });
+        let again =
+            Box::new(Again { run, from, only_skipped, continue_from: ContinueFrom::Beginning, change });
         let request = Input::Request { reply: ReplyTo(7), request: Request::Rerun(again) };
         assert_eq!(self.step(request), [Effect::LoadRun { run }]);
         let loaded = Rows::of(&self.batches).loaded(run, &self.batches);
@@ -33,7 +34,13 @@ impl Bench {
     /// Runs a node of run 1 again, unless that is refused; gives back what follows.
     pub(super) fn rerun_if_possible(&mut self, node: &str) -> (Reply, Vec<Effect>) {
         let run = RunId(1);
-        let again = Box::new(Again { run, from: vec![node.into()], only_skipped: false, change: None });
+        let again = Box::new(Again {
+            run,
+            from: vec![node.into()],
+            only_skipped: false,
+            continue_from: ContinueFrom::Beginning,
+            change: None,
+        });
         let mut effects = self.step(Input::Request { reply: ReplyTo(8), request: Request::Rerun(again) });
         if let Some(at) = effects.iter().position(|effect| *effect == Effect::LoadRun { run }) {
             effects.remove(at);

@@ -101,6 +101,22 @@ fn a_running_attempt_finishes_on_its_version() {
 }
 
 #[test]
+fn an_attempt_that_waits_at_its_worker_is_asked_back() {
+    let mut bench = Bench::new();
+    let (session, _) = bench.hello("w1", 1, 1, vec![]);
+    bench.submit(vec![command("one")]);
+    let asked_back = Effect::Return { session, keys: vec![key(1, 1, 1)] };
+    let title = version(1, &command("one"));
+    assert!(!bench.ask(upgrade(title)).1.contains(&asked_back), "the work is the same");
+    let (reply, effects) = bench.ask(upgrade(version(2, &command("two"))));
+    assert_eq!(reply, Ok(Answer::Upgraded { version: 3 }));
+    assert!(effects.contains(&asked_back), "{effects:?}");
+    let effects = bench.report(session, key(1, 1, 1), ReportBody::Returned {});
+    let again: Vec<_> = given(&effects).into_iter().map(|(_, line)| line).collect();
+    assert_eq!(again, ["two"]);
+}
+
+#[test]
 fn a_running_attempt_may_be_begun_anew() {
     let mut bench = Bench::new();
     let (session, _) = bench.hello("w1", 1, 1, vec![]);

@@ -9,7 +9,7 @@ use crate::ids::{BootId, CheckpointId, Fence, RunId, TaskId};
 use crate::kernel::keys::KeyInfo;
 use crate::kernel::prepared::PreparedSpec;
 use crate::kernel::relations::Predecessor;
-use crate::kernel::runs::{Again, NewRun, RunAction};
+use crate::kernel::runs::{Again, Fork, NewRun, RunAction};
 use crate::kernel::schedules::SavedSchedule;
 use crate::memory::{Memory, Owner};
 use crate::rejection::Rejection;
@@ -190,6 +190,8 @@ pub enum Request {
     },
     /// Run a part of a run again.
     Rerun(Box<Again>),
+    /// Begin a run where another one was.
+    Fork(Box<Fork>),
     /// Say why a run does not go on.
     WhyRun {
         /// Which.

@@ -1,0 +1,90 @@
+//! What each version of the tables has written is still read: rows of tasks and runs are the snapshots
+//! of their actors, and a migration is a version of them.
+//!
+//! A new migration needs a file of its own in `tests/fixtures`; what is there is never changed.
+
+use agentflow_core::spec::Spec;
+use agentflow_core::time::Wall;
+use agentflow_schema::testing::TestDatabase;
+use agentflow_schema::{Readers, Recovered};
+use agentflow_workflow::Definition;
+
+use crate::build::open;
+use crate::on_both;
+
+/// The rows of each version.
+const FIXTURES: [&str; 4] = [
+    include_str!("../fixtures/0001.sql"),
+    include_str!("../fixtures/0002.sql"),
+    include_str!("../fixtures/0003.sql"),
+    include_str!("../fixtures/0004.sql"),
+];
+
+on_both!(the_first_version, the_second_version, the_third_version, the_fourth_version,);
+
+/// A database of that version with its rows, as the present program finds it.
+fn recovered(database: &TestDatabase, version: usize) -> Recovered {
+    drop(open(database));
+    let migrations = database.texts("SELECT version AS text FROM __diesel_schema_migrations");
+    assert_eq!(migrations.len(), FIXTURES.len(), "a new migration needs a fixture");
+    database.take_back_newest_migrations(FIXTURES.len() - version).expect("down");
+    let fixture = FIXTURES[version - 1];
+    let fixture = match database.file() {
+        Some(_) => fixture.to_owned(),
+        None => fixture.replace("x'", r"'\x"),
+    };
+    database.execute(&fixture).expect("rows");
+    let mut store = open(database);
+    let recovered = store.writer.recover().expect("a recovery");
+    for row in &recovered.specs {
+        let spec: Spec =
+            serde_json::from_str(&row.body).unwrap_or_else(|error| panic!("{error}: {}", row.body));
+        // Its hash is that of its text, which must therefore stay what it was.
+        assert_eq!(serde_json::to_string(&spec).expect("plain data"), *row.body);
+    }
+    for row in &recovered.definitions {
+        let definition = Definition::from_json(&row.body).expect("a workflow");
+        assert_eq!(definition.to_json(), *row.body);
+    }
+    store.writer.take_office(Wall(99)).expect("an office");
+    recovered
+}
+
+/// Numbers of live tasks.
+fn live(recovered: &Recovered) -> Vec<u64> {
+    recovered.tasks.iter().map(|task| task.id.0).collect()
+}
+
+fn the_first_version(database: &TestDatabase) {
+    let recovered = recovered(database, 1);
+    assert_eq!(live(&recovered), [1, 2]);
+    let running = &recovered.tasks[1].state;
+    assert_eq!((running.attempt.0, running.fence.0, running.version), (2, 9, 1));
+    assert_eq!(recovered.workers.len(), 1);
+    let readers = Readers::open(database.target()).expect("made");
+    let done = readers.task(agentflow_core::ids::TaskId(3)).expect("a read").expect("a task");
+    assert_eq!(done.title, "is done");
+}
+
+fn the_second_version(database: &TestDatabase) {
+    let recovered = recovered(database, 2);
+    assert_eq!(live(&recovered), [12, 21]);
+    assert_eq!((recovered.runs.len(), recovered.settled_nodes.len()), (1, 1));
+    assert_eq!((recovered.key_limits.len(), recovered.schedules.len(), recovered.relations.len()), (1, 1, 1));
+}
+
+fn the_third_version(database: &TestDatabase) {
+    let recovered = recovered(database, 3);
+    assert_eq!(live(&recovered), [31]);
+    assert_eq!(recovered.rounds.iter().map(|row| row.round).collect::<Vec<_>>(), [Some(3)]);
+    assert!(recovered.runs[0].state.stopping.is_some());
+}
+
+fn the_fourth_version(database: &TestDatabase) {
+    let recovered = recovered(database, 4);
+    assert_eq!(live(&recovered), [51]);
+    assert_eq!(recovered.tasks[0].state.version, 2);
+    let (_, saved) = &recovered.saved[0];
+    assert_eq!((saved.kept.len(), saved.choice.is_some(), saved.memory.is_empty()), (2, true, false));
+    assert_eq!(recovered.memories.len(), 1);
+}
