@@ -28,16 +28,11 @@ pub(super) fn measure(database: Database, scale: Scale) -> Result<Vec<Figure>, F
         pause(BREATH);
         let unit = time_ms(|| Ok(stage.unit.commit()?))?;
         pause(BREATH);
-        let sent_us = wall_us();
-        let task: TaskView = line.ask_json(&submit, 201)?;
-        let answered_us = wall_us();
-        let path = format!("/api/v2/tasks/{}?wait_ms=10000", task.id);
-        let task: TaskView = line.ask_json(&request("GET", &path, None), 200)?;
-        let begun = task.started_at.ok_or("a settled task that never began")?;
+        let (begun, answered) = one_task(&mut line, &submit)?;
         // The first ones warm up.
         if round >= scale.idle_tasks / 10 {
-            begins.push((begun.0.0 - sent_us) as f64 / 1e3);
-            answers.push((answered_us - sent_us) as f64 / 1e3);
+            begins.push(begun);
+            answers.push(answered);
             units.push(unit);
         }
     }
@@ -56,6 +51,17 @@ pub(super) fn measure(database: Database, scale: Scale) -> Result<Vec<Figure>, F
         Figure::new("an idle task, sent to begun, p99", p99, "ms")
             .ratio(p99 / percentile(&units, 99.0), "the p99 of one-row FULL commits"),
     ])
+}
+
+/// A task from sending it to its begin, and to the answer, in milliseconds.
+pub(super) fn one_task(line: &mut Line, submit: &[u8]) -> Result<(f64, f64), Failure> {
+    let sent_us = wall_us();
+    let task: TaskView = line.ask_json(submit, 201)?;
+    let answered_us = wall_us();
+    let path = format!("/api/v2/tasks/{}?wait_ms=10000", task.id);
+    let task: TaskView = line.ask_json(&request("GET", &path, None), 200)?;
+    let begun = task.started_at.ok_or("a settled task that never began")?;
+    Ok(((begun.0.0 - sent_us) as f64 / 1e3, (answered_us - sent_us) as f64 / 1e3))
 }
 
 fn wall_us() -> i64 {

@@ -15,6 +15,7 @@ mod line;
 mod load;
 mod queue;
 mod runs;
+mod saves;
 mod spawn;
 mod stage;
 mod throughput;
@@ -85,6 +86,12 @@ pub struct Scale {
     pub graph: usize,
     /// Tasks that want the same key.
     pub handoffs: usize,
+    /// Checkpoints of each task that saves.
+    pub saves: usize,
+    /// Tasks that save at once.
+    pub savers: u32,
+    /// Bytes of a large checkpoint.
+    pub large: usize,
     /// Seconds that each of four tasks takes.
     pub sleep: &'static str,
 }
@@ -106,6 +113,9 @@ impl Scale {
         fan: 1_000,
         graph: 100_000,
         handoffs: 500,
+        saves: 500,
+        savers: 50,
+        large: 16 << 20,
         sleep: "1",
     };
 
@@ -125,6 +135,9 @@ impl Scale {
         fan: 20,
         graph: 300,
         handoffs: 10,
+        saves: 5,
+        savers: 3,
+        large: 100 << 10,
         sleep: "0.05",
     };
 }
@@ -153,4 +166,8 @@ pub const MEASURES: &[(&str, Measure)] = &[
     ("graph", runs::graph),
     ("keys", runs::keys),
     ("slots", runs::slots),
+    ("checkpoint", saves::small),
+    ("checkpoint-rate", saves::rate),
+    ("checkpoint-large", saves::large),
+    ("continue", saves::elsewhere),
 ];
