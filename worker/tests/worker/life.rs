@@ -107,13 +107,15 @@ fn wardens(worker: &Worker) -> Vec<i32> {
 #[test]
 fn a_dead_warden_is_replaced() {
     let (master, dir) = (Master::start(), dir());
-    let mut worker = Worker::start(&master, &path(&dir, "w"), &[]);
+    let mut worker = Worker::start(&master, &path(&dir, "w"), &["--slots", "2"]);
     let pids = stubborn(&master, dir.path());
     let first = wardens(&worker).pop().expect("a warden");
     let pid = rustix::process::Pid::from_raw(first).expect("a number");
     rustix::process::kill_process(pid, Signal::KILL).expect("the warden is there");
     eventually("there is another", || wardens(&worker).iter().any(|pid| *pid != first));
     assert!(pids.iter().all(|pid| is_alive(*pid)));
+    // A worker that takes a task is done with telling the new one what there is.
+    assert_eq!(master.run(2, shell("true")).end, End::Completed);
     worker.kill();
     for pid in pids {
         eventually("the process dies", || !is_alive(pid));

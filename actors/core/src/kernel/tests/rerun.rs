@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::rows::Rows;
 use super::*;
-use crate::ids::RunId;
+use crate::ids::{CheckpointId, RunId};
 use crate::run::RunStatus;
 
 impl Bench {
@@ -116,6 +116,32 @@ fn a_rerun_from_a_node_takes_everything_after_it_and_nothing_else() {
     let effects = bench.complete(session2, &effects);
     bench.complete(session2, &effects);
     assert_eq!(bench.nodes(), "a=completed b=completed c=completed side=completed");
+}
+
+#[test]
+fn a_node_that_is_retried_goes_on_where_it_was_and_one_that_is_run_again_begins_anew() {
+    for (continue_from, expected) in
+        [(ContinueFrom::Checkpoint, Some(CheckpointId(1))), (ContinueFrom::Beginning, None)]
+    {
+        let mut bench = Bench::new();
+        let (session, _) = bench.hello("w1", 1, 4, vec![]);
+        bench.start(CHAIN);
+        bench.report(session, key(1, 1, 1), finished(End::Completed));
+        bench.report(session, key(2, 1, 1), ReportBody::Started { at: Wall(5) });
+        bench.saves(session, 1, key(2, 1, 1), "step").expect("saved");
+        bench.report(session, key(2, 1, 1), finished(End::Failed(RetryOn::Error)));
+        let run = RunId(1);
+        let again = Again { run, from: vec!["b".into()], only_skipped: true, continue_from, change: None };
+        let request = Request::Rerun(Box::new(again));
+        bench.step(Input::Request { reply: ReplyTo(7), request });
+        let loaded = Rows::of(&bench.batches).loaded(run, &bench.batches);
+        let effects = bench.step(Input::RunLoaded { run, loaded: Some(Box::new(loaded)) });
+        let begun = effects.iter().find_map(|effect| match effect {
+            Effect::Assign { tasks, .. } => Some((tasks[0].key, tasks[0].checkpoint)),
+            _ => None,
+        });
+        assert_eq!(begun, Some((key(2, 2, 2), expected)));
+    }
 }
 
 #[test]

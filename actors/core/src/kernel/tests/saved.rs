@@ -16,7 +16,7 @@ impl Bench {
         answers[0].1.clone()
     }
 
-    fn saves(
+    pub(super) fn saves(
         &mut self,
         session: SessionEpoch,
         no: u64,
