@@ -99,7 +99,11 @@ pub(crate) struct Load(pub(crate) Vec<TaskId>);
 /// A run to be read with its ended tasks, after everything before it is durable.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct LoadRun(pub(crate) RunId);
+pub(crate) struct LoadRun {
+    pub(crate) run: RunId,
+    /// With the files that its tasks left.
+    pub(crate) files: bool,
+}
 
 /// One turn of retention; the store goes on by itself while there is more.
 #[derive(Message)]
@@ -262,8 +266,12 @@ impl Store {
 
     /// A run with those of its tasks that have ended, items left out. `None` if there is none, or if
     /// its workflow cannot be read, which is logged.
-    fn load_run(&mut self, run: RunId) -> Result<Option<LoadedRun>, agentflow_schema::Error> {
-        let Some((row, definition, settled)) = self.writer.load_runs(&[run])?.pop() else { return Ok(None) };
+    fn load_run(&mut self, run: RunId, files: bool) -> Result<Option<LoadedRun>, agentflow_schema::Error> {
+        let loaded = self.writer.load_runs(&[run])?.pop();
+        let Some((row, definition, mut settled)) = loaded else { return Ok(None) };
+        if files {
+            self.writer.add_files(run, &mut settled)?;
+        }
         let definition = match Definition::from_json(&definition.body) {
             Ok(definition) => Arc::new(definition),
             Err(error) => {
@@ -331,9 +339,9 @@ impl Handler<Load> for Store {
 impl Handler<LoadRun> for Store {
     type Result = ();
 
-    fn handle(&mut self, LoadRun(run): LoadRun, context: &mut Context<Self>) {
+    fn handle(&mut self, LoadRun { run, files }: LoadRun, context: &mut Context<Self>) {
         self.flush(context);
-        match self.load_run(run) {
+        match self.load_run(run, files) {
             Ok(loaded) => self.schedule.do_send(FromStore::RunLoaded { run, loaded: loaded.map(Box::new) }),
             Err(error) => self.fatal.declare(format!("the store cannot read: {error}")),
         }

@@ -94,20 +94,33 @@ pub(crate) fn of(
     Ok(any.then(|| Box::new(left)))
 }
 
-/// Adds the values, not the files, that the settled nodes of a run (by task) left with their latest
-/// attempts.
+/// What of it is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Which {
+    /// Results and outputs.
+    Values,
+    /// Files.
+    Files,
+}
+
+/// Adds what the settled nodes of a run (by task) left with their latest attempts.
 pub(crate) fn add_to(
     connection: &mut AnyConnection,
     run: RunId,
     nodes: &mut [SettledNode],
+    which: Which,
 ) -> Result<(), Error> {
+    let roles = match which {
+        Which::Values => [Role::Result as i32, Role::Outputs as i32].as_slice(),
+        Which::Files => &[Role::Artifact as i32],
+    };
     let mut after = 0;
     loop {
         let rows: Vec<Columns> = task_blobs::table
             .inner_join(tasks::table.on(tasks::id.eq(task_blobs::task)))
             .filter(tasks::run.eq(big(run.0)))
             .filter(tasks::attempt.eq(task_blobs::attempt))
-            .filter(task_blobs::role.ne(Role::Artifact as i32))
+            .filter(task_blobs::role.eq_any(roles.to_vec()))
             .filter(task_blobs::id.gt(after))
             .order(task_blobs::id)
             .limit(ROWS_PER_READ)

@@ -187,7 +187,7 @@ pub(crate) fn settled_nodes(
             found.push(SettledNode { task, node, status: status(number)?, outcome: outcome.into() });
         }
         if over {
-            left::add_to(connection, run, &mut found)?;
+            left::add_to(connection, run, &mut found, left::Which::Values)?;
             return Ok(found);
         }
     }

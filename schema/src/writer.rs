@@ -17,6 +17,7 @@ use crate::connection::{AnyConnection, open_writer};
 use crate::error::{Error, Kind};
 use crate::gathered::Gathered;
 use crate::hot::plan::{Lead, write_rows};
+use crate::left::{self, Which};
 use crate::prune::{self, Pruned};
 use crate::recover::{self, Recovered};
 use crate::relations;
@@ -208,6 +209,14 @@ impl Writer {
             loaded.push((row, definition, nodes));
         }
         Ok(loaded)
+    }
+
+    /// Adds the files that the settled nodes of a run left with their latest attempts.
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::is_corrupt`] for rows that cannot be.
+    pub fn add_files(&mut self, run: RunId, nodes: &mut [SettledNode]) -> Result<(), Error> {
+        left::add_to(&mut self.connection, run, nodes, Which::Files)
     }
 
     /// One short turn of retention: removes at most about `limit` tasks that settled before `before`

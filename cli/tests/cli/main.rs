@@ -2,6 +2,7 @@
 
 mod control;
 mod examples;
+mod fork;
 mod large;
 mod masterless;
 mod relations;

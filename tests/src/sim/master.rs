@@ -171,7 +171,7 @@ impl World {
                 self.send_down(session, Downward::Answers(answers));
                 Ok(())
             }
-            Effect::LoadRun { run } => Err(format!("run {run} was asked for; nobody runs any again")),
+            Effect::LoadRun { run, .. } => Err(format!("run {run} was asked for; nobody runs any again")),
             Effect::Drain { session } => {
                 self.send_down(session, Downward::Drain);
                 Ok(())

@@ -213,6 +213,8 @@ pub enum Effect {
     LoadRun {
         /// Which.
         run: RunId,
+        /// Whether with the files that its tasks left.
+        files: bool,
     },
 }
 

@@ -50,7 +50,7 @@ impl Kernel {
         let settled: BTreeMap<TaskId, SettledNode> =
             saved.settled.iter().map(|node| (node.task, node.clone())).collect();
         let old_run = self.rebuilt(saved);
-        let again = old_run.again_from(&fork.from)?;
+        let again = old_run.again_from(&fork.from, &settled)?;
         self.check_room(definition.nodes.len())?;
         let (prepared, inputs) = match fork.change {
             Some((prepared, inputs)) => {
@@ -107,13 +107,24 @@ impl Kernel {
 
 impl Run {
     /// What runs again in a fork, by node: what is named, what failed or was cancelled, and everything
-    /// after that.
-    fn again_from(&self, names: &[Box<str>]) -> Result<Vec<u32>, Rejection> {
+    /// after that. Also a `foreach` whose items left files: they are found by their own tasks, which are
+    /// not taken over.
+    fn again_from(
+        &self,
+        names: &[Box<str>],
+        settled: &BTreeMap<TaskId, SettledNode>,
+    ) -> Result<Vec<u32>, Rejection> {
         let mut from = self.named(names)?;
         from.extend(self.graph.failed());
         if from.is_empty() {
             return Err(Rejection::NothingFailed(self.id));
         }
+        let known = self.definition.names();
+        from.extend(settled.values().filter_map(|ended| {
+            let (node, _) = ended.node.node.split_once('[')?;
+            let has_files = ended.outcome.left.as_ref().is_some_and(|left| !left.artifacts.is_empty());
+            has_files.then(|| known.get(node).copied()).flatten()
+        }));
         Ok(self.graph.affected(&from, false))
     }
 }

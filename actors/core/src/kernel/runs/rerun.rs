@@ -84,8 +84,9 @@ impl Kernel {
             step.effects.push(Effect::Reply { to, reply: Err(rejection) });
             return;
         }
+        let files = matches!(purpose, Purpose::Fork(_));
         self.rerunning.0.insert(run, (to, purpose));
-        step.effects.push(Effect::LoadRun { run });
+        step.effects.push(Effect::LoadRun { run, files });
     }
 
     pub(in crate::kernel) fn on_run_loaded(

@@ -23,7 +23,8 @@ impl Bench {
         let run = RunId(1);
         let from = from.iter().map(|name| (*name).into()).collect();
         let request = Request::Fork(Box::new(Fork { run, from, change }));
-        assert_eq!(self.step(Input::Request { reply: ReplyTo(7), request }), [Effect::LoadRun { run }]);
+        let effects = self.step(Input::Request { reply: ReplyTo(7), request });
+        assert_eq!(effects, [Effect::LoadRun { run, files: true }]);
         let loaded = Rows::of(&self.batches).loaded(run, &self.batches);
         let mut effects = self.step(Input::RunLoaded { run, loaded: Some(Box::new(loaded)) });
         let at = effects.iter().position(|effect| matches!(effect, Effect::Reply { .. })).expect("an answer");
