@@ -44,6 +44,8 @@ pub(crate) async fn upgrade(
     for _ in 1..TRIES {
         match try_upgrade(&master, id, &body).await? {
             Err(Rejection::OtherVersion { .. }) if body.expected_version.is_none() => {}
+            // It was given something meanwhile: what was read is not what it is.
+            Err(Rejection::Busy) => {}
             Err(rejection) => return Err(rejection.into()),
             Ok(_) => return tasks::answer(&master, id).await,
         }
@@ -101,6 +103,7 @@ async fn try_upgrade(
     let new = NewVersion {
         task: id,
         from: current,
+        base: record.spec,
         title: title.into(),
         spec,
         reason: body.upgrade_reason.as_str().into(),

@@ -107,9 +107,8 @@ impl World {
         let title = if self.random.chance(500) { first.clone() } else { format!("version {number}").into() };
         let restart = self.random.chance(400);
         let (reason, author): (Arc<str>, _) = (format!("reason {number}").into(), "somebody".into());
-        self.store.promises.bases.insert(Arc::clone(&reason), base);
         let continue_from = self.continue_from();
-        let new = NewVersion { task, from, title, spec, reason, author, first, restart, continue_from };
+        let new = NewVersion { task, from, base, title, spec, reason, author, first, restart, continue_from };
         Some(Request::Upgrade(Box::new(new)))
     }
 

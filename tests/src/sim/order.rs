@@ -68,13 +68,6 @@ impl Order {
         }
     }
 
-    /// Nothing is promised any more of the outputs that a task is to get.
-    pub(super) fn forgets_context(&mut self, task: TaskId) {
-        for before in self.before.get_mut(&task).into_iter().flatten() {
-            before.outputs = None;
-        }
-    }
-
     /// A task that had ended is to run again: those that are still blocked wait for it once more.
     fn waits_again(&mut self, task: TaskId, is_blocked: impl Fn(&TaskId) -> bool) {
         let after = self.after.get(&task).cloned().unwrap_or_default();

@@ -55,8 +55,6 @@ pub(super) struct Promises {
     pub(super) in_use: BTreeMap<TaskId, CheckpointId>,
     /// What the attempt in a worker's hands runs, as far as the master knows.
     pub(super) in_hand: BTreeMap<TaskId, SpecHash>,
-    /// What each upgrade was made from, by its reason.
-    pub(super) bases: BTreeMap<Arc<str>, SpecHash>,
     /// Requests about tasks that have ended, and not yet answered.
     pub(super) wishes: BTreeMap<ReplyTo, Request>,
     /// Answers that attempts are to get.
@@ -136,19 +134,6 @@ pub(super) fn is_held(row: &Row) -> bool {
 }
 
 impl Store {
-    /// A version does not say which specification it was made from: one that was made from what the
-    /// task was before it was given the outputs of another has them no more. That is known.
-    pub(super) fn note_stale_versions(&mut self, batch: &Written) {
-        for event in &batch.events {
-            if let (Subject::Task(task), Happening::TaskUpgraded { reason, .. }) =
-                (&event.subject, &event.happening)
-                && batch.specs_before.get(task) != self.promises.bases.get(reason)
-            {
-                self.order.forgets_context(*task);
-            }
-        }
-    }
-
     /// What follows from a decision that is written now.
     pub(super) fn keep_promises(&mut self, batch: &Written, cause: &Cause) -> Result<(), String> {
         let mut touched = batch.owners.clone();
@@ -306,8 +291,11 @@ impl Store {
         if !is_it || !is_written {
             return Err(format!("versions {rows:?}; the row {row:?}"));
         }
+        let before = batch.specs_before.get(&task);
+        if before != Some(&new.base) {
+            return Err(format!("it was made from {:?}, and it was {before:?}", new.base));
+        }
         if new.from == 1 {
-            let before = batch.specs_before.get(&task);
             let first = rows.first();
             if first.is_none_or(|first| Some(&first.spec) != before || first.title != new.first) {
                 return Err(format!("it was {before:?}; kept as {first:?}"));

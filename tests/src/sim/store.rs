@@ -189,7 +189,6 @@ impl Store {
             self.ties.write_relation(row, &self.rows)?;
             self.is_related(&row);
         }
-        self.note_stale_versions(&whole);
         for event in &whole.events {
             self.write_event(event, &births)?;
         }

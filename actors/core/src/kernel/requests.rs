@@ -303,6 +303,7 @@ impl Kernel {
             Purpose::Upgrade(new) if new.from != state.version => {
                 return Err(Rejection::OtherVersion { expected: new.from, current: state.version });
             }
+            Purpose::Upgrade(new) if new.base != prepared.hash => return Err(Rejection::Busy),
             Purpose::Upgrade(_) => {}
         }
         let policy = Policy { retry: &prepared.spec.retry, seed: id.0 };

@@ -77,6 +77,9 @@ impl Kernel {
             });
         }
         self.check_version(id, new.from)?;
+        if self.newest_spec(id) != Some(new.base) {
+            return Err(Rejection::Busy);
+        }
         if new.restart {
             self.supersede_attempt(step, id, &format!("version {} takes its place", new.from + 1))?;
         }
@@ -98,6 +101,12 @@ impl Kernel {
             });
             waits && self.specs.get(entry.spec).hash != new
         })
+    }
+
+    /// What a live task is to do from its next attempt on.
+    fn newest_spec(&self, id: TaskId) -> Option<SpecHash> {
+        let next = self.versions.0.get(&id).and_then(|version| version.next);
+        Some(self.specs.get(next.unwrap_or(self.tasks.get(id)?.spec)).hash)
     }
 
     pub(super) fn check_version(&self, task: TaskId, expected: u32) -> Result<(), Rejection> {

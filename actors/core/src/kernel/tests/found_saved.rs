@@ -6,18 +6,21 @@ use crate::batch::AttemptEnd;
 use crate::checkpoint::{Ask, AskBody, Content, Given, NewCheckpoint};
 use crate::ids::CheckpointId;
 
-fn upgraded(from: u32, restart: bool, task: &NewTask) -> Request {
-    Request::Upgrade(Box::new(NewVersion {
-        task: TaskId(1),
-        from,
-        title: "t".into(),
-        spec: Arc::clone(&task.spec),
-        reason: "better".into(),
-        author: "me".into(),
-        first: "t".into(),
-        restart,
-        continue_from: ContinueFrom::Checkpoint,
-    }))
+impl Bench {
+    fn upgraded(&self, from: u32, restart: bool, task: &NewTask) -> Request {
+        Request::Upgrade(Box::new(NewVersion {
+            task: TaskId(1),
+            from,
+            base: Rows::of(&self.batches).tasks[&TaskId(1)].0.spec,
+            title: "t".into(),
+            spec: Arc::clone(&task.spec),
+            reason: "better".into(),
+            author: "me".into(),
+            first: "t".into(),
+            restart,
+            continue_from: ContinueFrom::Checkpoint,
+        }))
+    }
 }
 
 fn milestone() -> NewTask {
@@ -40,7 +43,7 @@ fn a_task_whose_lost_attempt_is_superseded_stays_in_its_queue() {
     bench.submit(vec![plain()]);
     bench.step(Input::Goodbye { session });
     let new = task(|_, spec| spec.labels = [("os".to_owned(), "linux".to_owned())].into());
-    assert_eq!(bench.ask(upgraded(1, true, &new)).0, Ok(Answer::Upgraded { version: 2 }));
+    assert_eq!(bench.ask(bench.upgraded(1, true, &new)).0, Ok(Answer::Upgraded { version: 2 }));
     bench.now_ms += 1;
     let (_, effects) = bench.hello("w1", 2, 1, vec![]);
     assert_eq!(assigned(&effects).iter().map(|(_, key)| *key).collect::<Vec<_>>(), [key(1, 2, 2)]);
@@ -55,7 +58,7 @@ fn a_task_that_becomes_a_milestone_is_done_and_given_to_nobody() {
             spec.retry.max = 1;
             spec.retry.backoff_ms = 0;
         })]);
-        let (reply, mut effects) = bench.ask(upgraded(1, restart, &milestone()));
+        let (reply, mut effects) = bench.ask(bench.upgraded(1, restart, &milestone()));
         assert_eq!(reply, Ok(Answer::Upgraded { version: 2 }));
         match end {
             _ if restart => {}
@@ -73,8 +76,8 @@ fn another_version_takes_the_place_of_a_milestone_that_waits_for_an_attempt() {
     let mut bench = Bench::new();
     bench.hello("w1", 1, 1, vec![]);
     bench.submit(vec![plain()]);
-    bench.ask(upgraded(1, false, &milestone())).0.expect("upgraded");
-    let (reply, effects) = bench.ask(upgraded(2, true, &plain()));
+    bench.ask(bench.upgraded(1, false, &milestone())).0.expect("upgraded");
+    let (reply, effects) = bench.ask(bench.upgraded(2, true, &plain()));
     assert_eq!(reply, Ok(Answer::Upgraded { version: 3 }));
     assert_eq!(assigned(&effects).len(), 1, "{effects:?}");
 }
@@ -107,8 +110,8 @@ fn what_was_occupied_twice_is_not_free_twice() {
     bench.hello("w1", 1, 4, vec![]);
     bench.submit(vec![cpus(500), cpus(500)]);
     for task in 1..=2 {
-        let Request::Upgrade(mut new) = upgraded(1, false, &cpus(3_000)) else { unreachable!() };
-        new.task = TaskId(task);
+        let Request::Upgrade(mut new) = bench.upgraded(1, false, &cpus(3_000)) else { unreachable!() };
+        (new.task, new.base) = (TaskId(task), cpus(500).spec.hash);
         bench.ask(Request::Upgrade(new)).0.expect("upgraded");
     }
     // The next master takes both for what they are now: more than the worker has.
@@ -131,7 +134,7 @@ fn a_task_that_became_a_milestone_has_left_nothing() {
     let outcome = Outcome { outputs: Some("{}".into()), ..Outcome::default() };
     let ReportBody::Finished(whole) = finished(End::Completed) else { unreachable!() };
     bench.report(session, key(1, 1, 1), ReportBody::Finished(Box::new(Finished { outcome, ..*whole })));
-    bench.step(Input::Request { reply: ReplyTo(1), request: upgraded(1, false, &milestone()) });
+    bench.step(Input::Request { reply: ReplyTo(1), request: bench.upgraded(1, false, &milestone()) });
     let tasks = vec![Rows::of(&bench.batches).loaded_task(TaskId(1), &bench.batches)];
     bench.step(Input::Loaded { asked: vec![TaskId(1)], tasks });
     // What comes after it gets the same from this master and from the next.

@@ -7,17 +7,21 @@ fn command(line: &str) -> NewTask {
     task(|_, spec| spec.payload = Payload::Shell { command: line.into() })
 }
 
-fn version(from: u32, new: &NewTask) -> NewVersion {
-    NewVersion {
-        task: TaskId(1),
-        from,
-        title: format!("version {}", from + 1).into(),
-        spec: Arc::clone(&new.spec),
-        reason: "better".into(),
-        author: "me".into(),
-        first: "t".into(),
-        restart: false,
-        continue_from: ContinueFrom::Checkpoint,
+impl Bench {
+    /// The next version of task 1.
+    fn version(&self, from: u32, new: &NewTask) -> NewVersion {
+        NewVersion {
+            task: TaskId(1),
+            from,
+            base: Rows::of(&self.batches).tasks[&TaskId(1)].0.spec,
+            title: format!("version {}", from + 1).into(),
+            spec: Arc::clone(&new.spec),
+            reason: "better".into(),
+            author: "me".into(),
+            first: "t".into(),
+            restart: false,
+            continue_from: ContinueFrom::Checkpoint,
+        }
     }
 }
 
@@ -47,18 +51,18 @@ fn versions(bench: &Bench) -> Vec<(u32, String)> {
 fn a_waiting_task_runs_its_latest_version() {
     let mut bench = Bench::new();
     bench.submit(vec![command("one")]);
-    assert_eq!(bench.ask(upgrade(version(1, &command("two")))).0, Ok(Answer::Upgraded { version: 2 }));
+    assert_eq!(bench.ask(upgrade(bench.version(1, &command("two")))).0, Ok(Answer::Upgraded { version: 2 }));
     let gpu = task(|_, spec| {
         spec.payload = Payload::Shell { command: "three".into() };
         spec.labels.insert("gpu".into(), "1".into());
     });
-    assert_eq!(bench.ask(upgrade(version(2, &gpu))).0, Ok(Answer::Upgraded { version: 3 }));
+    assert_eq!(bench.ask(upgrade(bench.version(2, &gpu))).0, Ok(Answer::Upgraded { version: 3 }));
     let stale = Err(Rejection::OtherVersion { expected: 2, current: 3 });
-    assert_eq!(bench.ask(upgrade(version(2, &gpu))).0, stale);
+    assert_eq!(bench.ask(upgrade(bench.version(2, &gpu))).0, stale);
     let (_, effects) = bench.hello("w1", 1, 1, vec![]);
     assert_eq!(given(&effects), [], "nobody has the label any more");
     bench.restart();
-    let (reply, effects) = bench.ask(upgrade(version(3, &command("four"))));
+    let (reply, effects) = bench.ask(upgrade(bench.version(3, &command("four"))));
     assert_eq!(reply, Ok(Answer::Upgraded { version: 4 }));
     assert_eq!(given(&effects), []);
     bench.now_ms += 1;
@@ -68,6 +72,24 @@ fn a_waiting_task_runs_its_latest_version() {
     let name = |n: u32| (n, if n == 1 { "t".to_owned() } else { format!("version {n}") });
     assert_eq!(whole, [1, 2, 3, 4].map(name));
     assert_eq!(&*Rows::of(&bench.batches).titles[&TaskId(1)], "version 4");
+}
+
+#[test]
+fn a_version_is_made_from_what_the_task_is() {
+    for settled in [false, true] {
+        let mut bench = Bench::new();
+        let (session, _) = bench.hello("w1", 1, 1, vec![]);
+        bench.submit(vec![command("one")]);
+        if settled {
+            bench.report(session, key(1, 1, 1), finished(End::Completed));
+        }
+        // The same version, and made from another specification: it was given something meanwhile.
+        let stale = NewVersion { base: command("zero").spec.hash, ..bench.version(1, &command("two")) };
+        assert_eq!(bench.ask_for_row(upgrade(stale)).0, Err(Rejection::Busy));
+        assert_eq!(versions(&bench), []);
+        let fresh = upgrade(bench.version(1, &command("two")));
+        assert_eq!(bench.ask_for_row(fresh).0, Ok(Answer::Upgraded { version: 2 }));
+    }
 }
 
 #[test]
@@ -85,16 +107,16 @@ fn a_running_attempt_finishes_on_its_version() {
     };
     bench.submit(vec![cpus(4_000, "one")]);
     bench.report(session, key(1, 1, 1), ReportBody::Started { at: Wall(5) });
-    let (reply, effects) = bench.ask(upgrade(version(1, &cpus(1_000, "two"))));
+    let (reply, effects) = bench.ask(upgrade(bench.version(1, &cpus(1_000, "two"))));
     assert_eq!((reply, given(&effects)), (Ok(Answer::Upgraded { version: 2 }), vec![]));
-    let (reply, _) = bench.ask(upgrade(version(2, &cpus(2_000, "three"))));
+    let (reply, _) = bench.ask(upgrade(bench.version(2, &cpus(2_000, "three"))));
     assert_eq!(reply, Ok(Answer::Upgraded { version: 3 }));
     // It fails, and is tried again as what it is now; what it occupied is given back whole.
     let effects = bench.report(session, key(1, 1, 1), finished(End::Failed(RetryOn::Error)));
     assert_eq!(given(&effects), [(key(1, 2, 2), "three".into())]);
     let effects = bench.submit(vec![cpus(2_000, "beside")]);
     assert_eq!(given(&effects).len(), 0, "one slot");
-    bench.ask(upgrade(version(3, &cpus(4_000, "four")))).0.expect("upgraded");
+    bench.ask(upgrade(bench.version(3, &cpus(4_000, "four")))).0.expect("upgraded");
     let effects = bench.report(session, key(1, 2, 2), finished(End::Completed));
     assert_eq!(bench.status(1), Some(Status::Completed), "it has finished on its version");
     assert_eq!(given(&effects), [(key(2, 1, 1), "beside".into())]);
@@ -106,9 +128,9 @@ fn an_attempt_that_waits_at_its_worker_is_asked_back() {
     let (session, _) = bench.hello("w1", 1, 1, vec![]);
     bench.submit(vec![command("one")]);
     let asked_back = Effect::Return { session, keys: vec![key(1, 1, 1)] };
-    let title = version(1, &command("one"));
+    let title = bench.version(1, &command("one"));
     assert!(!bench.ask(upgrade(title)).1.contains(&asked_back), "the work is the same");
-    let (reply, effects) = bench.ask(upgrade(version(2, &command("two"))));
+    let (reply, effects) = bench.ask(upgrade(bench.version(2, &command("two"))));
     assert_eq!(reply, Ok(Answer::Upgraded { version: 3 }));
     assert!(effects.contains(&asked_back), "{effects:?}");
     let effects = bench.report(session, key(1, 1, 1), ReportBody::Returned {});
@@ -122,7 +144,7 @@ fn a_running_attempt_may_be_begun_anew() {
     let (session, _) = bench.hello("w1", 1, 1, vec![]);
     bench.submit(vec![command("one")]);
     bench.report(session, key(1, 1, 1), ReportBody::Started { at: Wall(5) });
-    let restart = NewVersion { restart: true, ..version(1, &command("two")) };
+    let restart = NewVersion { restart: true, ..bench.version(1, &command("two")) };
     let (reply, effects) = bench.ask(upgrade(restart));
     assert_eq!(reply, Ok(Answer::Upgraded { version: 2 }));
     assert!(effects.contains(&Effect::Drop { session, keys: vec![key(1, 1, 1)] }));
@@ -130,7 +152,7 @@ fn a_running_attempt_may_be_begun_anew() {
     bench.report(session, key(1, 1, 1), finished(End::Completed));
     assert_eq!(bench.status(1), Some(Status::Pending));
     bench.ask(Request::Cancel { tasks: vec![TaskId(1)] }).0.expect("asked");
-    let restart = NewVersion { restart: true, ..version(2, &command("three")) };
+    let restart = NewVersion { restart: true, ..bench.version(2, &command("three")) };
     assert!(matches!(bench.ask(upgrade(restart)).0, Err(Rejection::Illegal { .. })));
     assert_eq!(versions(&bench).len(), 2, "nothing was changed");
 }
@@ -141,15 +163,15 @@ fn a_task_that_has_ended_runs_again_as_its_new_version() {
     let (session, _) = bench.hello("w1", 1, 1, vec![]);
     bench.submit(vec![command("one")]);
     bench.report(session, key(1, 1, 1), finished(End::Completed));
-    let stale = bench.ask_for_row(upgrade(version(4, &command("two")))).0;
+    let stale = bench.ask_for_row(upgrade(bench.version(4, &command("two")))).0;
     assert_eq!(stale, Err(Rejection::OtherVersion { expected: 4, current: 1 }));
     assert_eq!(bench.status(1), Some(Status::Completed));
-    let (reply, effects) = bench.ask_for_row(upgrade(version(1, &command("two"))));
+    let (reply, effects) = bench.ask_for_row(upgrade(bench.version(1, &command("two"))));
     assert_eq!(reply, Ok(Answer::Upgraded { version: 2 }));
     assert_eq!(given(&effects), [(key(1, 2, 2), "two".into())]);
     assert_eq!(bench.kernel.stats().settled.completed, 0);
     bench.report(session, key(1, 2, 2), finished(End::Completed));
-    let (reply, effects) = bench.ask_for_row(upgrade(version(2, &command("two"))));
+    let (reply, effects) = bench.ask_for_row(upgrade(bench.version(2, &command("two"))));
     assert_eq!(reply, Ok(Answer::Upgraded { version: 3 }), "the same work may have another title");
     assert_eq!(given(&effects), [(key(1, 3, 3), "two".into())]);
 }
@@ -158,6 +180,6 @@ fn a_task_that_has_ended_runs_again_as_its_new_version() {
 fn a_node_is_upgraded_with_its_run() {
     let mut bench = Bench::new();
     bench.start("{version: 1, tasks: {a: {kind: noop}}}");
-    let refused = bench.ask(upgrade(version(1, &command("two")))).0;
+    let refused = bench.ask(upgrade(bench.version(1, &command("two")))).0;
     assert_eq!(refused, Err(Rejection::PartOfRun(crate::ids::RunId(1))));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::{KeyHash, KeyLimitRow, ScheduleRow, SettledCounts};
 use crate::checkpoint::NewCheckpoint;
-use crate::ids::{BootId, CheckpointId, Fence, RunId, TaskId};
+use crate::ids::{BootId, CheckpointId, Fence, RunId, SpecHash, TaskId};
 use crate::kernel::keys::KeyInfo;
 use crate::kernel::prepared::PreparedSpec;
 use crate::kernel::relations::Predecessor;
@@ -79,6 +79,9 @@ pub struct NewVersion {
     pub task: TaskId,
     /// The version that it was made from: the task must still have it.
     pub from: u32,
+    /// The specification that it was made from: the task must still have it. A task that is given the
+    /// outputs of another one has the same version and another specification.
+    pub base: SpecHash,
     /// Its title.
     pub title: Box<str>,
     /// What is to be done.
