@@ -35,10 +35,12 @@ pub(crate) enum Verb {
         /// The new value arrives in the row `u`.
         postgres: &'static str,
     },
-    /// It goes, if it is there and this holds of it. All columns are the key.
-    Remove {
+    /// It goes, if it is there. All columns are the key.
+    Remove,
+    /// The same, if this holds of it.
+    RemoveIf {
         /// In the words of both databases, about columns that only this table has.
-        only_if: &'static str,
+        holds: &'static str,
     },
 }
 
@@ -53,7 +55,7 @@ impl Verb {
         match self {
             Self::Insert { conflict } => conflict,
             Self::Add => "ON CONFLICT DO NOTHING",
-            Self::Update { .. } | Self::Remove { .. } => "",
+            Self::Update { .. } | Self::Remove | Self::RemoveIf { .. } => "",
         }
     }
 }
@@ -188,6 +190,14 @@ pub(crate) use row;
 impl<R: Row, C> RunQueryDsl<C> for One<R> {}
 impl<R: Row, C> RunQueryDsl<C> for Many<R> {}
 
+/// What else must hold of a row that goes.
+fn push_condition<DB: diesel::backend::Backend>(out: &mut AstPass<'_, '_, DB>, verb: &Verb) {
+    if let Verb::RemoveIf { holds } = verb {
+        out.push_sql(" AND ");
+        out.push_sql(holds);
+    }
+}
+
 fn push_list<DB: diesel::backend::Backend>(out: &mut AstPass<'_, '_, DB>, names: &[&str]) {
     for (at, name) in names.iter().enumerate() {
         if at > 0 {
@@ -234,17 +244,19 @@ impl<R: Row> QueryFragment<Sqlite> for One<R> {
                 out.push_sql(" = ");
                 self.0.bind(key, &mut out)?;
             }
-            Verb::Remove { only_if } => {
+            Verb::Remove | Verb::RemoveIf { .. } => {
                 out.push_sql("DELETE FROM ");
                 out.push_sql(R::TABLE);
                 out.push_sql(" WHERE ");
-                out.push_sql(only_if);
                 for (column, name) in R::NAMES.iter().enumerate() {
-                    out.push_sql(" AND ");
+                    if column > 0 {
+                        out.push_sql(" AND ");
+                    }
                     out.push_sql(name);
                     out.push_sql(" = ");
                     self.0.bind(column, &mut out)?;
                 }
+                push_condition(&mut out, &R::VERB);
             }
         }
         Ok(())
@@ -304,7 +316,7 @@ impl<R: Row> QueryFragment<Pg> for Many<R> {
                 out.push_sql(" = u.");
                 out.push_sql(R::NAMES[key]);
             }
-            Verb::Remove { only_if } => {
+            Verb::Remove | Verb::RemoveIf { .. } => {
                 out.push_sql("DELETE FROM ");
                 out.push_sql(R::TABLE);
                 out.push_sql(" USING ");
@@ -312,15 +324,17 @@ impl<R: Row> QueryFragment<Pg> for Many<R> {
                 out.push_sql(" AS u (");
                 push_list(&mut out, R::NAMES);
                 out.push_sql(") WHERE ");
-                out.push_sql(only_if);
-                for name in R::NAMES {
-                    out.push_sql(" AND ");
+                for (column, name) in R::NAMES.iter().enumerate() {
+                    if column > 0 {
+                        out.push_sql(" AND ");
+                    }
                     out.push_sql(R::TABLE);
                     out.push_sql(".");
                     out.push_sql(name);
                     out.push_sql(" = u.");
                     out.push_sql(name);
                 }
+                push_condition(&mut out, &R::VERB);
             }
         }
         Ok(())

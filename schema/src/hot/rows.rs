@@ -156,7 +156,7 @@ row! {
 
 row! {
     /// A specification that tasks have been taken from: it goes with the last one.
-    SpecRemoval<'a> in "task_specs", Verb::Remove { only_if: "uses = 0" },
+    SpecRemoval<'a> in "task_specs", Verb::RemoveIf { holds: "uses = 0" },
     {
         hash: &'a [u8] => Binary,
     }
@@ -232,7 +232,7 @@ row! {
 
 row! {
     /// A concurrency key has no limits of its own any more.
-    KeyLimitRemove<'a> in "concurrency_keys", Verb::Remove { only_if: "max_holders > 0" },
+    KeyLimitRemove<'a> in "concurrency_keys", Verb::Remove,
     {
         name: &'a str => Text,
     }
@@ -260,7 +260,7 @@ row! {
 
 row! {
     /// A schedule that is gone.
-    ScheduleRemove<'a> in "schedules", Verb::Remove { only_if: "fired >= 0" },
+    ScheduleRemove<'a> in "schedules", Verb::Remove,
     {
         name: &'a str => Text,
     }
@@ -279,7 +279,7 @@ row! {
 
 row! {
     /// A relation that another has taken the place of.
-    RelationRemove in "task_relationships", Verb::Remove { only_if: "created_at IS NOT NULL" },
+    RelationRemove in "task_relationships", Verb::Remove,
     {
         predecessor: i64 => BigInt,
         successor: i64 => BigInt,
@@ -348,7 +348,7 @@ row! {
 
 row! {
     /// A loop that is over.
-    RoundRemove in "task_rounds", Verb::Remove { only_if: "round > 1" },
+    RoundRemove in "task_rounds", Verb::Remove,
     {
         task: i64 => BigInt,
     }

@@ -32,7 +32,7 @@ row! {
 
 row! {
     /// A checkpoint that goes.
-    CheckpointRemove in "checkpoints", Verb::Remove { only_if: "bytes >= 0" },
+    CheckpointRemove in "checkpoints", Verb::Remove,
     {
         id: i64 => BigInt,
     }
@@ -50,7 +50,7 @@ row! {
 
 row! {
     /// It begins at the newest checkpoint again.
-    ChoiceRemove in "checkpoint_choices", Verb::Remove { only_if: "(checkpoint IS NULL OR checkpoint > 0)" },
+    ChoiceRemove in "checkpoint_choices", Verb::Remove,
     {
         task: i64 => BigInt,
     }
@@ -71,7 +71,7 @@ row! {
 
 row! {
     /// Something that it has forgotten.
-    TaskMemoryRemove<'a> in "task_memory", Verb::Remove { only_if: "value <> ''" },
+    TaskMemoryRemove<'a> in "task_memory", Verb::Remove,
     {
         task: i64 => BigInt,
         name: &'a str => Text,
@@ -93,7 +93,7 @@ row! {
 
 row! {
     /// Something that it has forgotten.
-    RunMemoryRemove<'a> in "run_memory", Verb::Remove { only_if: "value <> ''" },
+    RunMemoryRemove<'a> in "run_memory", Verb::Remove,
     {
         run: i64 => BigInt,
         name: &'a str => Text,
