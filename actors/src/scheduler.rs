@@ -155,7 +155,7 @@ impl Scheduler {
                     }
                 }
                 Effect::Load { tasks } => self.store.do_send(Load(tasks)),
-                Effect::LoadRun { run, files } => self.store.do_send(LoadRun { run, files }),
+                Effect::LoadRun { run, files, also } => self.store.do_send(LoadRun { run, files, also }),
                 Effect::Welcome { session, keep, stop } => {
                     self.tell(session, ToSession::Welcome { keep, stop })
                 }

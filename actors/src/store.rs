@@ -103,6 +103,8 @@ pub(crate) struct LoadRun {
     pub(crate) run: RunId,
     /// With the files that its tasks left.
     pub(crate) files: bool,
+    /// Nodes whose large values are read too.
+    pub(crate) also: Vec<Box<str>>,
 }
 
 /// One turn of retention; the store goes on by itself while there is more.
@@ -266,7 +268,12 @@ impl Store {
 
     /// A run with those of its tasks that have ended, items left out. `None` if there is none, or if
     /// its workflow cannot be read, which is logged.
-    fn load_run(&mut self, run: RunId, files: bool) -> Result<Option<LoadedRun>, agentflow_schema::Error> {
+    fn load_run(
+        &mut self,
+        run: RunId,
+        files: bool,
+        also: &[Box<str>],
+    ) -> Result<Option<LoadedRun>, agentflow_schema::Error> {
         let loaded = self.writer.load_runs(&[run])?.pop();
         let Some((row, definition, mut settled)) = loaded else { return Ok(None) };
         if files {
@@ -279,14 +286,16 @@ impl Store {
                 return Ok(None);
             }
         };
-        let own = row.birth.first_task..TaskId(row.birth.first_task.0 + u64::from(row.birth.nodes));
-        let nodes: Vec<TaskId> =
-            settled.iter().map(|node| node.task).filter(|task| own.contains(task)).collect();
+        let nodes: Vec<TaskId> = settled
+            .iter()
+            .map(|node| node.task)
+            .filter(|task| row.numbers.node_of(*task).is_some())
+            .collect();
         let tasks = self.load_tasks(&nodes)?;
-        let mut saved = SavedRun { row, definition, settled, rounds: Vec::new() };
+        let mut saved = SavedRun { row, definition, settled, rounds: Vec::new(), outdated: Vec::new() };
         if saved.has_large_values() {
             let mut budget = limits::HELD_BYTES;
-            for left in saved.unread() {
+            for left in saved.unread(also) {
                 values::read(&self.blobs, left, &mut budget)?;
             }
         }
@@ -339,9 +348,9 @@ impl Handler<Load> for Store {
 impl Handler<LoadRun> for Store {
     type Result = ();
 
-    fn handle(&mut self, LoadRun { run, files }: LoadRun, context: &mut Context<Self>) {
+    fn handle(&mut self, LoadRun { run, files, also }: LoadRun, context: &mut Context<Self>) {
         self.flush(context);
-        match self.load_run(run, files) {
+        match self.load_run(run, files, &also) {
             Ok(loaded) => self.schedule.do_send(FromStore::RunLoaded { run, loaded: loaded.map(Box::new) }),
             Err(error) => self.fatal.declare(format!("the store cannot read: {error}")),
         }

@@ -127,10 +127,10 @@ impl MasterSystem {
         let recovered = writer.recover()?;
         let blobs = Blobs::open(&settings.target, &settings.data_dir.join("blobs"))?;
         let (nodes, rounds) = (recovered.settled_nodes, recovered.rounds);
-        let mut runs = saved_runs(recovered.runs, &recovered.definitions, nodes, rounds)?;
+        let mut runs = saved_runs(recovered.runs, &recovered.definitions, nodes, rounds, recovered.outdated)?;
         let mut budget = limits::HELD_BYTES;
         for run in runs.iter_mut().filter(|run| run.has_large_values()) {
-            for left in run.unread() {
+            for left in run.unread(&[]) {
                 values::read(&blobs, left, &mut budget)?;
             }
         }
@@ -194,6 +194,7 @@ fn saved_runs(
     definitions: &[DefinitionRow],
     settled: Vec<SettledNode>,
     mut rounds: Vec<RoundRow>,
+    mut outdated: Vec<TaskId>,
 ) -> Result<Vec<SavedRun>, StartError> {
     let texts: BTreeMap<SpecHash, &str> = definitions.iter().map(|row| (row.hash, &*row.body)).collect();
     let mut nodes: BTreeMap<RunId, Vec<SettledNode>> = BTreeMap::new();
@@ -205,9 +206,10 @@ fn saved_runs(
         let text = texts.get(&row.birth.definition).ok_or_else(|| damaged("it is missing".to_owned()))?;
         let definition = Definition::from_json(text).map_err(|error| damaged(error.to_string()))?;
         let settled = nodes.remove(&row.id).unwrap_or_default();
-        let own = row.birth.first_task..TaskId(row.birth.first_task.0 + u64::from(row.birth.nodes));
-        let rounds = rounds.extract_if(.., |round| own.contains(&round.task)).collect();
-        Ok(SavedRun { definition: Arc::new(definition), settled, rounds, row })
+        let is_own = |task: TaskId| row.numbers.node_of(task).is_some();
+        let rounds = rounds.extract_if(.., |round| is_own(round.task)).collect();
+        let outdated = outdated.extract_if(.., |task| is_own(*task)).collect();
+        Ok(SavedRun { definition: Arc::new(definition), settled, rounds, outdated, row })
     });
     saved.collect()
 }

@@ -19,9 +19,12 @@ mod workflows;
 
 pub(crate) use artifacts::{ArtifactsAct, Download, GetArtifact, Whose};
 pub(crate) use keys::{KeysAct, SetKey};
-pub(crate) use saved::{CheckpointAct, Forget, Progress, Recall, Remember, Save, Upgrade, WhoseMemory};
+pub(crate) use saved::{
+    CheckpointAct, Forget, Progress, Recall, Remember, Save, Upgrade, UpgradeOfRun, VersionsOf, WhoseMemory,
+};
 pub(crate) use schedules::{SchedulesAct, SetSchedule};
 pub(crate) use submit::{Submit, TaskFlags, WaitFlags};
+pub(crate) use values::TaskOrRun;
 use values::{duration, key_value, priority, run_id, subject, task_id};
 pub(crate) use workflows::{
     Fork, Graph, GraphFormat, Plan, Reject, Relate, Rerun, Run, RunAct, Runs, SomeRuns, SomeTasks, Validate,
@@ -130,10 +133,10 @@ pub(crate) enum Command {
     Progress(Progress),
     /// Begin a new run where another one was: what completed there is taken over
     Fork(Fork),
-    /// Give a task another version
+    /// Give a task another version, or a run another workflow
     Upgrade(Box<Upgrade>),
-    /// Show the versions of a task, and what each changed
-    Versions(OneTask),
+    /// Show the versions of a task or run, and what each changed
+    Versions(VersionsOf),
     /// List tasks
     #[command(visible_alias = "ls")]
     List(List),

@@ -184,6 +184,11 @@ impl Following<'_> {
     fn take(&mut self, event: &Event) -> Result<(), Error> {
         let change = {
             let mut board = self.board.lock();
+            if board.is_replaced_by(event) {
+                let id = board.run;
+                drop(board);
+                return self.refresh(id);
+            }
             let change = board.take(event);
             if change.is_some() || board.concerns(event) {
                 (self.heard, self.asked) = (Instant::now(), false);

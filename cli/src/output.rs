@@ -91,6 +91,11 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl Cell {
+    /// Any text in a colour.
+    pub(crate) fn painted(text: impl Into<String>, paint: Option<Paint>) -> Self {
+        Self { text: text.into(), paint }
+    }
+
     /// A status in its colour.
     pub(crate) fn status(status: Status) -> Self {
         Self { text: status.word().to_owned(), paint: Paint::of(status) }

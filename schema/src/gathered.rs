@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    AttemptRow, Batch, Counters, KeyLimit, KeyRow, LogRow, Outcome, OutcomeChange, RelationKey, RelationRow,
-    RunBirth, RunChange, RunState, RunWrite, ScheduleRow, SpecChange, SpecRow, TaskBirth, TaskState,
-    TaskWrite, WorkerRow,
+    AttemptRow, Batch, Counters, KeyLimit, KeyRow, LogRow, NodeRename, Outcome, OutcomeChange, RelationKey,
+    RelationRow, RunBirth, RunChange, RunState, RunVersionRow, RunWrite, ScheduleRow, SpecChange, SpecRow,
+    TaskBirth, TaskState, TaskWrite, WorkerRow,
 };
 use agentflow_core::blob::{BlobHash, Left, NewBlob};
 use agentflow_core::event::{Event, Subject};
@@ -68,6 +68,11 @@ pub struct Gathered {
     pub(crate) definitions: BTreeMap<SpecHash, Arc<str>>,
     pub(crate) runs: BTreeMap<RunId, RunEntry>,
     pub(crate) tasks: BTreeMap<TaskId, TaskEntry>,
+    pub(crate) run_versions: BTreeMap<(RunId, u32), RunVersionRow>,
+    /// Other names of tasks in their runs; those of new tasks are in their births.
+    pub(crate) renames: BTreeMap<TaskId, Arc<str>>,
+    /// Whether the attempts of nodes are of older versions of their runs.
+    pub(crate) outdated: BTreeMap<TaskId, bool>,
     pub(crate) relations: BTreeMap<RelationKey, RelationRow>,
     /// Relations that go, before those above come.
     pub(crate) parted: BTreeSet<RelationKey>,
@@ -135,6 +140,17 @@ impl Gathered {
         }
         for task in batch.tasks {
             self.push_task(task);
+        }
+        for row in batch.run_versions {
+            self.bytes += 60 + row.inputs.len() + row.reason.len();
+            self.run_versions.insert((row.run, row.version), row);
+        }
+        for rename in batch.renames {
+            self.push_rename(rename);
+        }
+        for row in batch.outdated {
+            self.bytes += 20;
+            self.outdated.insert(row.task, row.outdated);
         }
         for key in batch.parted {
             self.bytes += 20;
@@ -217,6 +233,15 @@ impl Gathered {
         }
     }
 
+    fn push_rename(&mut self, NodeRename { task, node }: NodeRename) {
+        self.bytes += 20 + node.len();
+        let birth = self.tasks.get_mut(&task).and_then(|entry| entry.birth.as_mut());
+        match birth.and_then(|birth| birth.run.as_mut()) {
+            Some(place) => place.node = node,
+            None => drop(self.renames.insert(task, node)),
+        }
+    }
+
     fn push_left(&mut self, task: TaskId, attempt: Attempt, left: Option<Box<Left>>) {
         let Some(left) = left else { return };
         self.bytes += 100 * left.blobs().count();
@@ -233,6 +258,10 @@ impl Gathered {
         if let Some(birth) = &run.birth {
             self.bytes += birth.inputs.len();
         }
+        if let Some(change) = &run.change {
+            let ranges = change.layout.as_ref().map_or(0, |layout| layout.numbers.ranges().len());
+            self.bytes += change.inputs.len() + 20 * ranges;
+        }
         let mut state = run.state;
         if let Some(text) = state.error.as_deref().and_then(without_nul) {
             state.error = Some(text.into());
@@ -244,7 +273,14 @@ impl Gathered {
             Entry::Occupied(mut occupied) => {
                 let entry = occupied.get_mut();
                 entry.birth = entry.birth.take().or(run.birth);
-                entry.change = run.change.or(entry.change.take());
+                entry.change = match (entry.change.take(), run.change) {
+                    // Other values leave the nodes of an earlier change as they are.
+                    (Some(old), Some(mut new)) => {
+                        new.layout = new.layout.or(old.layout);
+                        Some(new)
+                    }
+                    (old, new) => new.or(old),
+                };
                 entry.state = state;
             }
         }
@@ -296,6 +332,9 @@ impl Gathered {
             + self.definitions.len()
             + self.runs.len()
             + self.tasks.len()
+            + self.run_versions.len()
+            + self.renames.len()
+            + self.outdated.len()
             + self.relations.len()
             + self.parted.len()
             + self.attempts.len()

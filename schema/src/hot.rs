@@ -7,6 +7,7 @@
 
 pub(crate) mod plan;
 mod rows;
+mod runs;
 mod saved;
 
 use diesel::pg::Pg;

@@ -50,7 +50,8 @@ pub use gathered::Gathered;
 pub use left::{ArtifactRecord, Whose};
 pub use prune::{Pruned, RemovedLog};
 pub use readers::{
-    Head, NodeRecord, Readers, RunCursor, RunFilter, RunRecord, RunSummary, TaskRecord, TaskSummary,
+    Head, NodeRecord, Readers, RunCursor, RunFilter, RunRecord, RunSummary, RunVersionRecord, TaskRecord,
+    TaskSummary,
 };
 pub use recover::Recovered;
 pub use saved::{CheckpointRecord, VersionRecord};

@@ -52,7 +52,7 @@ pub struct Pruned {
     pub specs: usize,
     /// Runs.
     pub runs: usize,
-    /// Workflows that no run named any more.
+    /// Workflows that no run and no version of one named any more.
     pub definitions: usize,
     /// Segments of events.
     pub segments: usize,

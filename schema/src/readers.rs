@@ -32,7 +32,7 @@ use crate::tables::{
 };
 use crate::target::Target;
 
-pub use self::runs::{NodeRecord, RunCursor, RunFilter, RunRecord, RunSummary};
+pub use self::runs::{NodeRecord, RunCursor, RunFilter, RunRecord, RunSummary, RunVersionRecord};
 
 /// Connections. Reads are short; more would only contend for the same two cores.
 const CONNECTIONS: u32 = 4;

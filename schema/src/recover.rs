@@ -51,6 +51,8 @@ pub struct Recovered {
     pub settled_nodes: Vec<SettledNode>,
     /// The rounds of their loops, by task.
     pub rounds: Vec<RoundRow>,
+    /// Nodes whose attempt is of an older version of their run, rising.
+    pub outdated: Vec<TaskId>,
     /// The checkpoints and memories of live tasks that have some.
     pub saved: Vec<(TaskId, SavedTask)>,
     /// The memories of live runs that have some.
@@ -102,6 +104,7 @@ pub(crate) fn recover(connection: &mut AnyConnection) -> Result<Recovered, Error
         runs,
         settled_nodes,
         rounds: runs::rounds(connection)?,
+        outdated: runs::outdated(connection)?,
         relations: relations::live(connection, &blocked)?,
     })
 }

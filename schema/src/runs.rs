@@ -1,11 +1,11 @@
 //! The rows of runs, of their workflows, and of their nodes, as recovery, a rerun and listings read
 //! them back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentflow_core::batch::{DefinitionRow, RoundRow, RunBirth, RunRow, RunState, SettledNode, Stopping};
 use agentflow_core::ids::{RunId, SpecHash, TaskId};
-use agentflow_core::run::RunStatus;
+use agentflow_core::run::{Numbers, Range, RunStatus};
 use agentflow_core::time::Wall;
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -15,7 +15,7 @@ use crate::columns::{Names, OutcomeColumns, big, hash, run_node, status, unsigne
 use crate::connection::AnyConnection;
 use crate::error::Error;
 use crate::left;
-use crate::tables::{run_definitions, runs, task_rounds, tasks};
+use crate::tables::{run_definitions, run_ranges, runs, task_outdated, task_rounds, tasks};
 
 /// Runs read by one statement: each may have a mebibyte of inputs.
 const RUNS_PER_READ: usize = 200;
@@ -43,39 +43,82 @@ pub(crate) struct RunColumns {
     error: Option<String>,
     inputs: String,
     stopping: i32,
+    pub(crate) version: i32,
 }
 
-impl TryFrom<RunColumns> for RunRow {
-    type Error = Error;
-
-    fn try_from(columns: RunColumns) -> Result<Self, Error> {
-        Ok(Self {
-            id: RunId(unsigned(columns.id)?),
-            birth: RunBirth {
-                definition: SpecHash(hash(&columns.definition)?),
-                name: columns.name.into(),
-                mode: mode(&columns.mode)?,
-                first_task: TaskId(unsigned(columns.first_task)?),
-                nodes: unsigned_small(columns.nodes)?,
-                inputs: columns.inputs.into(),
-                parent: columns.parent.map(unsigned).transpose()?.map(TaskId),
-                created_at: Wall(columns.created_at),
-            },
+impl RunColumns {
+    /// The row with its ranges, if it has some.
+    pub(crate) fn row(self, ranges: Option<Vec<Range>>) -> Result<RunRow, Error> {
+        let birth = RunBirth {
+            definition: SpecHash(hash(&self.definition)?),
+            name: self.name.into(),
+            mode: mode(&self.mode)?,
+            first_task: TaskId(unsigned(self.first_task)?),
+            nodes: unsigned_small(self.nodes)?,
+            inputs: self.inputs.into(),
+            parent: self.parent.map(unsigned).transpose()?.map(TaskId),
+            created_at: Wall(self.created_at),
+        };
+        let numbers = match ranges {
+            Some(ranges) => Numbers::from_ranges(ranges).filter(|numbers| numbers.len() == birth.nodes),
+            None => Some(Numbers::row(birth.first_task, birth.nodes)),
+        };
+        Ok(RunRow {
+            id: RunId(unsigned(self.id)?),
+            numbers: numbers.ok_or_else(|| {
+                Error::corrupt(format!("the ranges of run {} are not those of its nodes", self.id))
+            })?,
+            birth,
             state: state(
-                columns.status,
-                columns.revision,
-                columns.settled_at,
-                columns.error,
-                columns.stopping,
+                (self.status, self.revision, self.version),
+                self.settled_at,
+                self.error,
+                self.stopping,
             )?,
         })
     }
 }
 
-/// The part of a run that changes, from its columns.
+/// The ranges of those of the runs that have some; at most [`RUNS_PER_READ`] runs.
+pub(crate) fn ranges(
+    connection: &mut AnyConnection,
+    ids: Vec<i64>,
+) -> Result<BTreeMap<i64, Vec<Range>>, Error> {
+    let rows: Vec<(i64, i32, i64, i32)> = run_ranges::table
+        .filter(run_ranges::run.eq_any(ids))
+        .order((run_ranges::run, run_ranges::node))
+        .load(connection)?;
+    let mut found: BTreeMap<i64, Vec<Range>> = BTreeMap::new();
+    for (run, node, task, count) in rows {
+        found.entry(run).or_default().push(Range {
+            node: unsigned_small(node)?,
+            task: TaskId(unsigned(task)?),
+            count: unsigned_small(count)?,
+        });
+    }
+    Ok(found)
+}
+
+/// Adds the rows with their ranges. Only for the connection that writes: nobody comes between.
+fn add_numbered(
+    connection: &mut AnyConnection,
+    rows: Vec<RunColumns>,
+    found: &mut Vec<RunRow>,
+) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut ranges = ranges(connection, rows.iter().map(|row| row.id).collect())?;
+    for row in rows {
+        let ranges = ranges.remove(&row.id);
+        found.push(row.row(ranges)?);
+    }
+    Ok(())
+}
+
+/// The part of a run that changes, from its columns; first the status, the revision and the version.
 pub(crate) fn state(
-    number: i32,
-    revision: i32,
+    (number, revision, version): (i32, i32, i32),
     settled_at: Option<i64>,
     error: Option<String>,
     stopping: i32,
@@ -87,6 +130,7 @@ pub(crate) fn state(
     Ok(RunState {
         status,
         revision: unsigned_small(revision)?,
+        version: unsigned_small(version)?,
         settled_at: settled_at.map(Wall),
         error: error.map(Into::into),
         stopping: u8::try_from(stopping).ok().and_then(Stopping::from_number),
@@ -115,9 +159,7 @@ pub(crate) fn live(connection: &mut AnyConnection) -> Result<Vec<RunRow>, Error>
             .select(RunColumns::as_select())
             .load(connection)?;
         let over = rows.len() < RUNS_PER_READ;
-        for row in rows {
-            live.push(row.try_into()?);
-        }
+        add_numbered(connection, rows, &mut live)?;
         if over {
             return Ok(live);
         }
@@ -135,9 +177,7 @@ pub(crate) fn by_ids(connection: &mut AnyConnection, ids: &[RunId]) -> Result<Ve
             .order(runs::id)
             .select(RunColumns::as_select())
             .load(connection)?;
-        for row in rows {
-            found.push(row.try_into()?);
-        }
+        add_numbered(connection, rows, &mut found)?;
     }
     Ok(found)
 }
@@ -199,4 +239,11 @@ pub(crate) fn rounds(connection: &mut AnyConnection) -> Result<Vec<RoundRow>, Er
     let row =
         |(task, round)| Ok(RoundRow { task: TaskId(unsigned(task)?), round: Some(unsigned_small(round)?) });
     rows.into_iter().map(row).collect()
+}
+
+/// The nodes whose attempt is of an older version of their run, by task.
+pub(crate) fn outdated(connection: &mut AnyConnection) -> Result<Vec<TaskId>, Error> {
+    let rows: Vec<i64> =
+        task_outdated::table.order(task_outdated::task).select(task_outdated::task).load(connection)?;
+    rows.into_iter().map(|task| Ok(TaskId(unsigned(task)?))).collect()
 }

@@ -130,6 +130,34 @@ table! {
         error -> Nullable<Text>,
         inputs -> Text,
         stopping -> Integer,
+        version -> Integer,
+    }
+}
+
+table! {
+    run_ranges (run, node) {
+        run -> BigInt,
+        node -> Integer,
+        task -> BigInt,
+        count -> Integer,
+    }
+}
+
+table! {
+    run_versions (run, version) {
+        run -> BigInt,
+        version -> Integer,
+        definition -> Binary,
+        created_at -> BigInt,
+        inputs -> Text,
+        reason -> Text,
+        author -> Text,
+    }
+}
+
+table! {
+    task_outdated (task) {
+        task -> BigInt,
     }
 }
 
@@ -300,4 +328,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     run_memory,
     runs,
     run_definitions,
+    run_versions,
 );

@@ -2,7 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use agentflow_tests::sim::{Counted, Ending, Moment, Sabotage, count_to, run, run_of_fifty};
+use agentflow_tests::sim::{
+    Counted, Ending, Moment, Replacement, Sabotage, count_to, old_path, run, run_of_fifty, run_of_the_other,
+    upgraded_run_of_fifty,
+};
 
 /// Happenings with faults in each story.
 const STEPS: u64 = 1_500;
@@ -112,4 +115,59 @@ fn a_run_ends_the_same_if_the_master_dies_before_it_tells_of_any_commit() {
 #[test]
 fn a_run_ends_the_same_if_the_master_dies_after_any_commit() {
     ends_the_same(Moment::Told);
+}
+
+/// The run is given another workflow at every one of its commits. Each node ends as in a run of the old
+/// workflow or of the new one; which of the two it must be is checked at every step on the way.
+fn is_upgraded(restart: bool, again: bool) {
+    let (old, new) = (fifty(None), run_of_the_other().expect("a run"));
+    let (mut as_old, mut as_new) = (0, 0);
+    for at in 1..=old.commits + 1 {
+        let with = Replacement { at, restart, again };
+        let ending = upgraded_run_of_fifty(with, None).unwrap_or_else(|what| panic!("{with:?}: {what}"));
+        assert_eq!(ending.run, new.run, "{with:?}");
+        let names: Vec<&String> = ending.nodes.keys().collect();
+        assert_eq!(names, new.nodes.keys().collect::<Vec<_>>(), "{with:?}");
+        for (name, node) in &ending.nodes {
+            let (before, after) = (old.nodes.get(&old_path(name)), &new.nodes[name]);
+            assert!(node == after || Some(node) == before, "{with:?}: {name} is {node}, not {after}");
+            as_new += u32::from(Some(node) != before);
+            as_old += u32::from(node != after);
+        }
+    }
+    // Both kinds must be there, or the moments would prove nothing.
+    assert!(as_old > 100 && as_new > 100, "{as_old} {as_new}");
+}
+
+#[test]
+fn a_run_of_fifty_that_is_upgraded_at_any_moment_ends_as_the_mapping_says() {
+    is_upgraded(false, false);
+}
+
+#[test]
+fn an_upgrade_at_any_moment_may_restart_what_is_at_work() {
+    is_upgraded(true, false);
+}
+
+#[test]
+fn an_upgrade_at_any_moment_may_run_a_part_again() {
+    is_upgraded(true, true);
+}
+
+/// The same, and the master dies at some other moment.
+#[test]
+fn an_upgraded_run_ends_the_same_whenever_its_master_dies() {
+    let (old, new) = (fifty(None), run_of_the_other().expect("a run"));
+    for seed in 0..600_u64 {
+        let (with, crash) = Replacement::at_random(seed, old.commits);
+        let what = format!("seed {seed}, {with:?}, crash {crash:?}");
+        let ending =
+            upgraded_run_of_fifty(with, Some(crash)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(ending.run, new.run, "{what}");
+        for (name, node) in &ending.nodes {
+            let (before, after) = (old.nodes.get(&old_path(name)), new.nodes.get(name));
+            assert!(Some(node) == after || Some(node) == before, "{what}: {name} is {node}, not {after:?}");
+        }
+        assert_eq!(ending.nodes.len(), new.nodes.len(), "{what}");
+    }
 }

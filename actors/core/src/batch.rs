@@ -20,8 +20,8 @@ use crate::status::Status;
 use crate::time::Wall;
 
 pub use runs::{
-    DefinitionRow, LiveRelation, RelationKey, RelationRow, RoundRow, RunBirth, RunChange, RunRow, RunState,
-    RunWrite, SettledNode, Stopping,
+    DefinitionRow, LiveRelation, NodeRename, OutdatedRow, RelationKey, RelationRow, RoundRow, RunBirth,
+    RunChange, RunLayout, RunRow, RunState, RunVersionRow, RunWrite, SettledNode, Stopping,
 };
 pub use saved::{CheckpointRow, ChoiceRow, MemoryRow, SavedTask, SavedWrites, VersionRow};
 pub use standing::{CatchUp, KeyLimit, KeyLimitRow, Rate, ScheduleRow, ScheduleWrite};
@@ -383,6 +383,12 @@ pub struct Batch {
     pub runs: Vec<RunWrite>,
     /// Tasks, in order: a later entry of a task replaces an earlier one.
     pub tasks: Vec<TaskWrite>,
+    /// Versions of runs.
+    pub run_versions: Vec<RunVersionRow>,
+    /// Other names of tasks in their runs, in order, after all tasks of this batch.
+    pub renames: Vec<NodeRename>,
+    /// Attempts of older versions of runs; a later entry of a task replaces an earlier one.
+    pub outdated: Vec<OutdatedRow>,
     /// Rounds of loops; a later entry of a task replaces an earlier one.
     pub rounds: Vec<RoundRow>,
     /// New relations between tasks; the same one may come again and is then kept as it was.
@@ -426,6 +432,9 @@ impl Batch {
             + self.definitions.len()
             + self.runs.len()
             + self.tasks.len()
+            + self.run_versions.len()
+            + self.renames.len()
+            + self.outdated.len()
             + self.rounds.len()
             + self.relations.len()
             + self.parted.len()

@@ -179,6 +179,9 @@ pub enum Happening {
     /// It waits for others.
     #[serde(rename = "task.blocked")]
     TaskBlocked {},
+    /// It waits for an approval again: it is to run again, or is something else now.
+    #[serde(rename = "task.asked")]
+    TaskAsked {},
     /// It waits no more.
     #[serde(rename = "task.unblocked")]
     TaskUnblocked {},
@@ -260,6 +263,14 @@ pub enum Happening {
         revision: u32,
         /// The nodes, the first hundred of them.
         nodes: Vec<Arc<str>>,
+    },
+    /// It has another workflow from now on.
+    #[serde(rename = "run.upgraded")]
+    RunUpgraded {
+        /// Which version it is, from 2.
+        version: u32,
+        /// Why; empty when nobody said.
+        reason: Arc<str>,
     },
     /// Ended, well.
     #[serde(rename = "run.completed")]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::ids::{CheckpointId, Fence, RunId, TaskId};
 use crate::run::RunStatus;
+use crate::run::mapping::MappingError;
 use crate::status::Status;
 
 /// A typed refusal. Nothing was changed.
@@ -35,6 +36,18 @@ pub enum Rejection {
     /// What is to run again is at work.
     #[error("node '{0}' has not ended; cancel it first, or wait")]
     NodeAtWork(Arc<str>),
+    /// The new workflow of a run has something else where a worker is at work.
+    #[error(
+        "node '{0}' is at work, and the new workflow has something else there: wait for it, cancel it, or \
+         upgrade with 'restart'; a foreach or a child workflow must have ended"
+    )]
+    OtherWork(Arc<str>),
+    /// A run that has ended would stay so.
+    #[error("run {0} has ended, and nothing of the new workflow would run; name nodes with 'restart_from'")]
+    NothingToRun(RunId),
+    /// What is asked does not fit the workflows.
+    #[error("{0}")]
+    Mapping(#[from] MappingError),
     /// The run has no such node.
     #[error("the run has no node '{0}'")]
     UnknownNode(Arc<str>),
@@ -110,8 +123,8 @@ pub enum Rejection {
     /// The task is no part of a run, so that there is no memory of a run.
     #[error("task {0} is no part of a run: it has only a memory of its own")]
     NoRun(TaskId),
-    /// The task has another version than the one that was expected.
-    #[error("the task has version {current}, not {expected}; look at it and try again")]
+    /// The task or the run has another version than the one that was expected.
+    #[error("the version is {current}, not {expected}; look at it and try again")]
     OtherVersion {
         /// What was expected.
         expected: u32,
@@ -121,8 +134,8 @@ pub enum Rejection {
     /// The idempotency key was used with another body.
     #[error("the idempotency key was used before with another body; use a new key for other work")]
     KeyConflict,
-    /// The same task is being changed by another request.
-    #[error("another request is reopening the task; try again")]
+    /// The same task or run is being changed by another request.
+    #[error("another request is changing it; try again")]
     Busy,
     /// A limit is reached; trying later may work.
     #[error("{what}: at most {limit}; try again later")]

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod log_frame;
 pub mod percent;
 pub mod problem;
+pub mod run_upgrade;
 pub mod runs;
 pub mod saved;
 pub mod schedule;

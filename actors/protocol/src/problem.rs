@@ -62,12 +62,18 @@ impl Problem {
             | Rejection::PartOfRun(_)
             | Rejection::NoRun(_)
             | Rejection::NodeAtWork(_)
+            | Rejection::OtherWork(_)
+            | Rejection::NothingToRun(_)
             | Rejection::NothingFailed(_)
             | Rejection::OtherNodes(_)
             | Rejection::HasStarted(_)
             | Rejection::NotParallel(_) => (409, "conflict"),
             Rejection::UnknownNode(_) => {
                 let error = FieldError { pointer: "/from".to_owned(), detail: text };
+                return Self::invalid(vec![error]);
+            }
+            Rejection::Mapping(error) => {
+                let error = FieldError { pointer: error.field().to_owned(), detail: text };
                 return Self::invalid(vec![error]);
             }
             Rejection::Cycle(_) => (409, "cycle"),

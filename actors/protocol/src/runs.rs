@@ -24,7 +24,10 @@ pub struct RunView {
     pub status: RunStatus,
     /// Raised by each `rerun`; from 1.
     pub revision: u32,
-    /// Names the workflow as it was when the run began, with its `vars`: 32 hexadecimal digits.
+    /// Raised by each `upgrade`; from 1.
+    #[serde(default = "first")]
+    pub version: u32,
+    /// Names the workflow with its `vars`: 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<String>,
     /// How many nodes it has, those of its children and the items of `foreach` not counted.
@@ -54,6 +57,11 @@ pub struct RunView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub inputs: Option<serde_json::Value>,
+}
+
+/// A master of an earlier version does not say it.
+fn first() -> u32 {
+    1
 }
 
 /// A node of a run.

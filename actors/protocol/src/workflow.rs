@@ -48,11 +48,41 @@ pub fn definition_of(
     vars: &Map<String, Value>,
     inputs: &Value,
 ) -> Result<Definition, Vec<FieldError>> {
+    with_values(workflow, read_workflow(workflow)?, vars, inputs)
+}
+
+/// The definition of a run that had another one: of the `vars` that are not `given` those that the run
+/// `had` stay, as far as the workflow has such.
+///
+/// # Errors
+/// As [`definition_of`].
+pub fn upgraded_definition(
+    workflow: &Tree,
+    had: &Map<String, Value>,
+    given: Option<&Map<String, Value>>,
+    inputs: &Value,
+) -> Result<Definition, Vec<FieldError>> {
+    let definition = read_workflow(workflow)?;
+    let kept = had.iter().filter(|(name, _)| definition.vars.contains_key(*name));
+    let vars = kept.chain(given.into_iter().flatten()).map(|(name, value)| (name.clone(), value.clone()));
+    let vars = vars.collect();
+    with_values(workflow, definition, &vars, inputs)
+}
+
+fn read_workflow(workflow: &Tree) -> Result<Definition, Vec<FieldError>> {
     let definition = match workflow {
         Tree::String(text) => read_text(text, &WorkflowTasks),
         tree => read_value(tree, &WorkflowTasks),
     };
-    let definition = definition.map_err(|wrong| field_errors(&wrong))?;
+    definition.map_err(|wrong| field_errors(&wrong))
+}
+
+fn with_values(
+    workflow: &Tree,
+    definition: Definition,
+    vars: &Map<String, Value>,
+    inputs: &Value,
+) -> Result<Definition, Vec<FieldError>> {
     instantiated(definition, vars, inputs).map_err(|wrong| match workflow {
         Tree::String(text) => field_errors(&wrong.locate(text)),
         _ => field_errors(&wrong),
@@ -136,6 +166,21 @@ mod tests {
         assert_eq!(errors(r#"{"command": "make", "retry": {"max": "x"}}"#)[0].0, "/retry/max");
         assert_eq!(errors(r#"{"kind": "exec", "argv": []}"#)[0].0, "/argv");
         assert_eq!(errors(r#"{"command": "make", "hold": true}"#)[0].0, "/hold");
+    }
+
+    #[test]
+    fn an_upgrade_keeps_the_variables_that_it_has_a_place_for() {
+        let text = "version: 1\nvars: {a: 1, b: 2, c: 3}\ntasks: {t: {}}\n";
+        let workflow = Tree::String(text.into());
+        let had = body(r#"{"a": 10, "b": 20, "gone": 30}"#);
+        let given = body(r#"{"b": 200}"#);
+        let definition = upgraded_definition(&workflow, &had, Some(&given), &Value::Null).expect("right");
+        assert_eq!(definition.vars, body(r#"{"a": 10, "b": 200, "c": 3}"#));
+        let definition = upgraded_definition(&workflow, &had, None, &Value::Null).expect("right");
+        assert_eq!(definition.vars, body(r#"{"a": 10, "b": 20, "c": 3}"#));
+        let other = body(r#"{"other": 1}"#);
+        let errors = upgraded_definition(&workflow, &had, Some(&other), &Value::Null).expect_err("none such");
+        assert_eq!(errors[0].pointer, "/vars/other");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Extra, graph, nearest};
+use crate::{Extra, References, Rendering, graph, nearest};
 
 mod text;
 
@@ -264,6 +264,32 @@ impl Definition {
     #[must_use]
     pub fn names(&self) -> FxHashMap<&str, u32> {
         self.nodes.iter().map(|node| &*node.name).zip(0..).collect()
+    }
+
+    /// Shows what the expressions of each node read, one after the other.
+    pub fn each_reference(&self, mut see: impl FnMut(u32, &References)) {
+        let of_value = |value: &Value| Rendering::new(value).ok().map(|found| found.references().clone());
+        let templates: Vec<Option<References>> = self
+            .templates
+            .iter()
+            .map(|template| template.has_expressions.then(|| of_value(&template.value())).flatten())
+            .collect();
+        for (node, body) in (0..).zip(&self.nodes) {
+            if let Some(Some(references)) = body.template.and_then(|place| templates.get(place as usize)) {
+                see(node, references);
+            }
+            let Some(extra) = &body.extra else { continue };
+            for expression in extra.when.iter().chain(extra.repeat.as_ref().map(|repeat| &repeat.until)) {
+                see(node, expression.references());
+            }
+            let message = extra.approval.as_ref().map(|approval| Value::from(approval.message.as_str()));
+            let child = extra.child.as_ref().map(|child| &child.vars);
+            for value in extra.foreach.iter().chain(&extra.collect).chain(&message).chain(child) {
+                if let Some(references) = of_value(value) {
+                    see(node, &references);
+                }
+            }
+        }
     }
 
     /// How that node's `tasks.NAME` is called: in a pipeline with items, the stage of the same item.

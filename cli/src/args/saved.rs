@@ -8,7 +8,8 @@ use agentflow_core::ids::{RunId, TaskId};
 use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 
-use super::values::{duration, run_id, task_id, value};
+use super::Variables;
+use super::values::{TaskOrRun, duration, run_id, same_node, task_id, task_or_run, value};
 
 /// What can be done with checkpoints.
 #[derive(Debug, Subcommand)]
@@ -117,12 +118,14 @@ pub(crate) struct Progress {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "agentflow upgrade [OPTIONS] --reason TEXT TASK [-- PROGRAM [ARG]…]")]
+#[command(
+    override_usage = "agentflow upgrade [OPTIONS] --reason TEXT TASK [-- PROGRAM [ARG]…]\n       agentflow upgrade [OPTIONS] --reason TEXT run:ID --workflow FILE [--dry-run]"
+)]
 #[command(group = clap::ArgGroup::new("payload").args(["argv", "shell"]))]
 pub(crate) struct Upgrade {
-    /// The task
-    #[arg(value_name = "TASK", value_parser = task_id)]
-    pub(crate) task: TaskId,
+    /// The task, such as 5; or the run, as run:5
+    #[arg(value_name = "TASK|run:ID", value_parser = task_or_run)]
+    pub(crate) subject: TaskOrRun,
     /// A program and its arguments, after `--`
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) argv: Vec<String>,
@@ -144,15 +147,45 @@ pub(crate) struct Upgrade {
     /// By whom [default: this user]
     #[arg(long, value_name = "NAME")]
     pub(crate) author: Option<String>,
-    /// Refuse it if the task has another version by now
+    /// Refuse it if there is another version by now
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) expected_version: Option<u32>,
-    /// Stop a running attempt and begin one of the new version
+    /// Stop what is at work and begin it anew; of a run, only what is to do something else
     #[arg(long)]
     pub(crate) restart: bool,
     /// Begin at the beginning, not at the newest checkpoint
     #[arg(long)]
     pub(crate) from_beginning: bool,
+    #[command(flatten)]
+    pub(crate) run: UpgradeOfRun,
+}
+
+/// What only a run is upgraded with.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for run:ID")]
+pub(crate) struct UpgradeOfRun {
+    /// The workflow file that takes the place of the run's; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["argv", "shell", "title", "description", "spec", "from_beginning"])]
+    pub(crate) workflow: Option<String>,
+    /// Which node of the new workflow is which of the run's; NEW= is none of them; may be repeated
+    #[arg(long, value_name = "NEW=OLD", value_parser = same_node, requires = "workflow")]
+    pub(crate) map: Vec<(String, Option<String>)>,
+    /// These nodes of the new workflow and everything after them run again
+    #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',', requires = "workflow")]
+    pub(crate) restart_from: Vec<String>,
+    /// Only show what would become of each node
+    #[arg(long, requires = "workflow")]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) variables: Variables,
+}
+
+/// Whose versions.
+#[derive(Debug, Args)]
+pub(crate) struct VersionsOf {
+    /// The task, such as 5; or the run, as run:5
+    #[arg(value_name = "TASK|run:ID", value_parser = task_or_run)]
+    pub(crate) subject: TaskOrRun,
 }
 
 #[cfg(test)]
@@ -192,5 +225,25 @@ mod tests {
         assert!(parse(&["upgrade", "5", "--reason", "r", "--", "make", "--all"]).is_ok());
         assert!(parse(&["upgrade", "5", "--shell", "make", "--", "make"]).is_err());
         assert!(parse(&["checkpoint", "save", "n", "--data", "-", "--file", "x"]).is_err());
+    }
+
+    #[test]
+    fn a_run_is_upgraded_with_a_workflow() {
+        let run = ["upgrade", "run:5", "--workflow", "ci.yaml"];
+        let with = |more: &[&str]| parse(&[&run, more].concat());
+        let words =
+            ["--map", "a=b", "--map", "c=", "--restart-from", "a,d", "e", "--var", "n=1", "--dry-run"];
+        let Ok(Command::Upgrade(upgrade)) = with(&words).map(|read| read.command) else {
+            panic!("no upgrade")
+        };
+        assert_eq!(upgrade.subject, TaskOrRun::Run(RunId(5)));
+        assert_eq!(upgrade.run.map, [("a".to_owned(), Some("b".to_owned())), ("c".to_owned(), None)]);
+        assert_eq!((upgrade.run.restart_from.len(), upgrade.run.variables.vars.len()), (3, 1));
+        for other in [&["--shell", "x"][..], &["--title", "x"], &["--from-beginning"], &["--", "make"]] {
+            assert!(with(other).is_err(), "{other:?}");
+        }
+        for alone in [&["--map", "a=b"][..], &["--restart-from", "a"], &["--dry-run"]] {
+            assert!(parse(&[&["upgrade", "run:5"], alone].concat()).is_err(), "{alone:?}");
+        }
     }
 }

@@ -63,6 +63,35 @@ pub(super) fn run_id(text: &str) -> Result<RunId, String> {
     text.parse().ok().filter(|id| *id > 0).map(RunId).ok_or_else(wrong)
 }
 
+/// A task or a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TaskOrRun {
+    /// `5`, `TASK-00000005`, `task:5`
+    Task(TaskId),
+    /// `run:5`
+    Run(RunId),
+}
+
+pub(super) fn task_or_run(text: &str) -> Result<TaskOrRun, String> {
+    match text.split_once(':') {
+        Some(("run", id)) => run_id(id).map(TaskOrRun::Run),
+        Some(("task", id)) => task_id(id).map(TaskOrRun::Task),
+        _ => task_id(text)
+            .map(TaskOrRun::Task)
+            .map_err(|_| format!("'{text}' is neither a task nor a run; write 5, TASK-00000005 or run:5")),
+    }
+}
+
+/// Reads `NEW=OLD`: names of nodes; without `OLD` none of the old ones.
+pub(super) fn same_node(text: &str) -> Result<(String, Option<String>), String> {
+    match text.split_once('=') {
+        Some((new, old)) if !new.is_empty() => {
+            Ok((new.to_owned(), Some(old.to_owned()).filter(|old| !old.is_empty())))
+        }
+        _ => Err(format!("'{text}' is no NEW=OLD; write two names of nodes, or NEW= for a new one")),
+    }
+}
+
 /// Reads `10/1m`: so many in that time.
 pub(super) fn rate(text: &str) -> Result<(u32, Duration), String> {
     let wrong = || format!("'{text}' is no rate; write how many in which time, such as 10/1m");
@@ -125,6 +154,24 @@ mod tests {
         check("version=1.2.3", "version", "1.2.3".into());
         check("empty=", "empty", "".into());
         assert!(variable("=x").is_err() && variable("x").is_err());
+    }
+
+    #[test]
+    fn a_number_alone_is_a_task() {
+        assert_eq!(task_or_run("5"), Ok(TaskOrRun::Task(TaskId(5))));
+        assert_eq!(task_or_run("TASK-00000005"), Ok(TaskOrRun::Task(TaskId(5))));
+        assert_eq!(task_or_run("task:5"), Ok(TaskOrRun::Task(TaskId(5))));
+        assert_eq!(task_or_run("run:5"), Ok(TaskOrRun::Run(RunId(5))));
+        for wrong in ["run", "run:", "run:0", "worker:5", "x"] {
+            assert!(task_or_run(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_an_old_one_or_none() {
+        assert_eq!(same_node("a=b"), Ok(("a".to_owned(), Some("b".to_owned()))));
+        assert_eq!(same_node("a="), Ok(("a".to_owned(), None)));
+        assert!(same_node("a").is_err() && same_node("=a").is_err());
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod memory;
 mod report;
 mod rerun;
 mod run;
+mod run_upgrade;
+mod run_versions;
 mod run_workflow;
 mod runs;
 mod schedules;
@@ -62,8 +64,8 @@ pub(crate) fn execute(command: Command, global: &Global, output: Output) -> Resu
         Command::Forget(forget) => memory::forget(&forget, global, output),
         Command::Progress(progress) => memory::progress(&progress),
         Command::Fork(fork) => rerun::fork(&fork, &connect(global)?, output),
-        Command::Upgrade(upgrade) => versions::upgrade(&upgrade, &connect(global)?, output),
-        Command::Versions(task) => versions::versions(&task, &connect(global)?, output),
+        Command::Upgrade(upgrade) => versions::upgrade(&upgrade, global, output),
+        Command::Versions(of) => versions::versions(&of, &connect(global)?, output),
         Command::List(list) => tasks::list(&list, &connect(global)?, output),
         Command::DeadLetters(list) => tasks::dead_letters(&list, &connect(global)?, output),
         Command::Get(get) => tasks::get(&get, &connect(global)?, output),

@@ -1,30 +1,53 @@
-//! `upgrade` and `versions`.
+//! `upgrade` and `versions`, of tasks; those of runs are handed on.
 
+use agentflow_core::ids::TaskId;
+use agentflow_protocol::Timestamp;
 use agentflow_protocol::api::TaskView;
 use agentflow_protocol::saved::{UpgradeBody, VersionView, Versions};
 use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
 
 use super::checkpoints::continue_from;
-use super::variable;
-use crate::args::{OneTask, Upgrade};
+use super::{run_upgrade, run_versions, variable};
+use crate::args::{Global, TaskOrRun, Upgrade, VersionsOf};
 use crate::client::Client;
 use crate::error::{Error, exit};
-use crate::output::{Output, Paint};
+use crate::output::{Output, Paint, printable};
 use crate::settle::task_path;
 
-pub(super) fn upgrade(upgrade: &Upgrade, client: &Client, output: Output) -> Result<u8, Error> {
+/// Gives a task another version, or a run another workflow.
+pub(super) fn upgrade(upgrade: &Upgrade, global: &Global, output: Output) -> Result<u8, Error> {
+    match (upgrade.subject, &upgrade.run.workflow) {
+        (TaskOrRun::Task(task), None) if upgrade.run.variables.is_empty() => {
+            upgrade_task(task, upgrade, &super::connect(global)?, output)
+        }
+        (TaskOrRun::Run(run), Some(file)) => run_upgrade::upgrade(run, file, upgrade, global, output),
+        (TaskOrRun::Run(run), None) => {
+            let text =
+                format!("a run is given another workflow: agentflow upgrade run:{run} --workflow FILE");
+            Err(Error::Usage(text))
+        }
+        (TaskOrRun::Task(task), _) => {
+            let text = format!(
+                "--workflow, --var, --vars-file and --input are for runs, and {task} is a task; write run:ID"
+            );
+            Err(Error::Usage(text))
+        }
+    }
+}
+
+fn upgrade_task(task: TaskId, upgrade: &Upgrade, client: &Client, output: Output) -> Result<u8, Error> {
     let body = UpgradeBody {
         new_title: upgrade.title.clone(),
         new_description: upgrade.description.clone(),
         new_spec: fields(upgrade)?,
         upgrade_reason: upgrade.reason.clone(),
-        author: upgrade.author.clone().or_else(|| variable("USER")),
+        author: author(upgrade),
         expected_version: upgrade.expected_version,
         restart: upgrade.restart,
         continue_from: continue_from(upgrade.from_beginning),
     };
-    let view: TaskView = client.post(&format!("{}/upgrade", task_path(upgrade.task.0)), &body)?;
+    let view: TaskView = client.post(&format!("{}/upgrade", task_path(task.0)), &body)?;
     if output.json {
         output.json(&view)?;
     } else {
@@ -32,6 +55,11 @@ pub(super) fn upgrade(upgrade: &Upgrade, client: &Client, output: Output) -> Res
         output.line(format_args!("{status}  {:>5}  version {}  {title}", view.id, view.version))?;
     }
     Ok(exit::DONE)
+}
+
+/// Who is said to have upgraded it.
+pub(super) fn author(upgrade: &Upgrade) -> Option<String> {
+    upgrade.author.clone().or_else(|| variable("USER"))
 }
 
 fn fields(upgrade: &Upgrade) -> Result<Option<Map<String, Value>>, Error> {
@@ -49,23 +77,40 @@ fn fields(upgrade: &Upgrade) -> Result<Option<Map<String, Value>>, Error> {
     Ok(Some(fields).filter(|fields| !fields.is_empty()))
 }
 
-pub(super) fn versions(task: &OneTask, client: &Client, output: Output) -> Result<u8, Error> {
-    let found: Versions = client.get(&format!("{}/versions", task_path(task.id.0)))?;
+/// Shows the versions of a task or a run, and what each changed.
+pub(super) fn versions(of: &VersionsOf, client: &Client, output: Output) -> Result<u8, Error> {
+    let task = match of.subject {
+        TaskOrRun::Task(task) => task,
+        TaskOrRun::Run(run) => return run_versions::versions(run, client, output),
+    };
+    let found: Versions = client.get(&format!("{}/versions", task_path(task.0)))?;
     if output.json {
         output.json(&found)?;
         return Ok(exit::DONE);
     }
     let mut before = None;
     for version in &found.versions {
-        let author = version.author.as_ref().map(|author| format!(" by {author}")).unwrap_or_default();
-        let reason = if version.reason.is_empty() { String::new() } else { format!(": {}", version.reason) };
-        let head = format!("version {}  {}{author}{reason}", version.version, version.created_at);
-        output.line(output.paint(Paint::Head, head))?;
+        let author = version.author.as_deref();
+        show_head(version.version, version.created_at, author, &version.reason, output)?;
         let text = text(version);
         show_changes(before.as_deref(), &text, output)?;
         before = Some(text);
     }
     Ok(exit::DONE)
+}
+
+/// `version 2  2026-11-22T17:00:00Z by ann: it was wrong`.
+pub(super) fn show_head(
+    version: u32,
+    at: Timestamp,
+    author: Option<&str>,
+    reason: &str,
+    output: Output,
+) -> Result<(), Error> {
+    let author = author.map(|author| format!(" by {author}")).unwrap_or_default();
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let head = printable(&format!("version {version}  {at}{author}{reason}"));
+    output.line(output.paint(Paint::Head, head))
 }
 
 /// A version as lines: its title, then its fields.
@@ -81,12 +126,13 @@ fn text(version: &VersionView) -> String {
     text
 }
 
-fn show_changes(before: Option<&str>, after: &str, output: Output) -> Result<(), Error> {
+/// The lines of a version, marked where the one before has others.
+pub(super) fn show_changes(before: Option<&str>, after: &str, output: Output) -> Result<(), Error> {
     let Some(before) = before else {
-        return after.lines().try_for_each(|line| output.line(format_args!("  {line}")));
+        return after.lines().try_for_each(|line| output.line(format_args!("  {}", printable(line))));
     };
     for change in TextDiff::from_lines(before, after).iter_all_changes() {
-        let line = change.value().trim_end_matches('\n');
+        let line = printable(change.value().trim_end_matches('\n'));
         match change.tag() {
             ChangeTag::Equal => output.line(format_args!("  {line}"))?,
             ChangeTag::Delete => output.line(output.paint(Paint::Bad, format_args!("- {line}")))?,

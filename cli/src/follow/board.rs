@@ -266,6 +266,11 @@ impl Board {
             || id("run:").is_some_and(|run| run == self.run || self.children.contains_key(&run))
     }
 
+    /// Whether the run has other nodes since then, so that only its view says which.
+    pub(crate) fn is_replaced_by(&self, event: &Event) -> bool {
+        event.kind == "run.upgraded" && event.subject == format!("run:{}", self.run)
+    }
+
     fn take_run(&mut self, event: &Event) -> Option<Change> {
         let was = self.status;
         self.status = match event.kind.strip_prefix("run.")? {

@@ -6,6 +6,7 @@ mod fork;
 mod large;
 mod masterless;
 mod relations;
+mod run_upgrades;
 mod saved;
 mod standing;
 mod support;

@@ -259,7 +259,7 @@ fn versions_show_what_each_changed() {
     assert_eq!(versions.iter().map(|one| &one["version"]).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(versions[1]["reason"], "it was wrong");
     let stale = home.run(&["upgrade", "1", "--title", "x", "--expected-version", "2"]).code(5);
-    assert!(stale.err.contains("version 3"), "{stale:#?}");
+    assert!(stale.err.contains("version is 3"), "{stale:#?}");
     let wrong = home.run(&["upgrade", "1", "--spec", r#"{"retry": {"max": -1}}"#]).code(2);
     assert!(wrong.err.contains("/new_spec/retry/max"), "{wrong:#?}");
     home.run(&["update", "1", "--group", "default"]).code(0);

@@ -17,6 +17,7 @@ mod memory;
 mod openapi;
 mod read;
 mod relations;
+mod run_upgrade;
 mod run_views;
 mod runs;
 mod schedules;
@@ -114,6 +115,16 @@ pub(crate) static ROUTES: &[Route] = &[
     },
     Route { method: Method::POST, path: "/api/v2/runs/{id}/rerun", handler: || web::post().to(runs::rerun) },
     Route { method: Method::POST, path: "/api/v2/runs/{id}/fork", handler: || web::post().to(runs::fork) },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/runs/{id}/upgrade",
+        handler: || web::post().to(run_upgrade::upgrade),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v2/runs/{id}/versions",
+        handler: || web::get().to(run_upgrade::versions),
+    },
     Route {
         method: Method::POST,
         path: "/api/v2/runs/{id}/cancel",

@@ -1,11 +1,11 @@
 //! The description of the interface, generated from the handlers and the bodies themselves.
 
-use agentflow_protocol::{Problem, api, runs as run_bodies, submit};
+use agentflow_protocol::{Problem, api, run_upgrade as upgrade_bodies, runs as run_bodies, submit};
 use utoipa::OpenApi;
 
 use super::{
-    blobs, bulk, checkpoints, events, keys, logs, memory, relations, runs, schedules, service, stats,
-    submit as submit_routes, tasks, versions, workers,
+    blobs, bulk, checkpoints, events, keys, logs, memory, relations, run_upgrade, runs, schedules, service,
+    stats, submit as submit_routes, tasks, versions, workers,
 };
 
 #[derive(OpenApi)]
@@ -75,6 +75,8 @@ use super::{
         memory::delete_of_run,
         versions::upgrade,
         versions::versions,
+        run_upgrade::upgrade,
+        run_upgrade::versions,
         workers::list,
         workers::connect,
         workers::get,
@@ -89,7 +91,7 @@ use super::{
         service::document,
         service::page,
     ),
-    components(schemas(submit::TaskBody, run_bodies::RunBody, run_bodies::RerunPreview, api::Ids, api::TaskView, Problem, events::Gap)),
+    components(schemas(submit::TaskBody, run_bodies::RunBody, run_bodies::RerunPreview, upgrade_bodies::RunUpgradePreview, api::Ids, api::TaskView, Problem, events::Gap)),
     tags(
         (name = "tasks", description = "Work"),
         (name = "runs", description = "Workflows at work"),
@@ -97,7 +99,7 @@ use super::{
         (name = "keys", description = "Names that only so many may hold"),
         (name = "checkpoints", description = "What tasks saved of their state"),
         (name = "memory", description = "What tasks and runs remember for a while"),
-        (name = "versions", description = "What a task was to do, and is"),
+        (name = "versions", description = "What a task or a run was to do, and is"),
         (name = "workers", description = "Who does it"),
         (name = "events", description = "What happened"),
         (name = "service", description = "The master itself"),

@@ -37,6 +37,7 @@ fn stand(state: &RunState) -> RunView {
         mode: String::new(),
         status: state.status,
         revision: state.revision,
+        version: state.version,
         definition: None,
         node_count: 0,
         parent: None,
@@ -152,8 +153,8 @@ pub(crate) fn preview(
 /// of the run's.
 pub(crate) fn unwritten_task(record: &RunRecord, task: TaskId) -> Option<TaskRecord> {
     let definition = Definition::from_json(&record.definition_body).ok()?;
-    let place = usize::try_from(task.0.checked_sub(record.row.birth.first_task.0)?).ok()?;
-    let node = definition.nodes.get(place)?;
+    let place = record.row.numbers.node_of(task)?;
+    let node = definition.nodes.get(place as usize)?;
     let state = TaskState {
         status: Status::Blocked,
         group: "default".into(),
@@ -183,31 +184,54 @@ pub(crate) fn unwritten_task(record: &RunRecord, task: TaskId) -> Option<TaskRec
     })
 }
 
-/// Every node in the order of the workflow, each followed by its items.
-fn nodes(readers: &Readers, record: &RunRecord, definition: &Definition) -> Result<Vec<NodeView>, Error> {
+/// The rows of a run's tasks.
+pub(super) struct Rows {
+    /// Those of the nodes, in the order of the workflow; `None` where nothing has become of one yet.
+    pub(super) nodes: Vec<Option<NodeRecord>>,
+    /// Those of items by the names of their nodes, each list by number.
+    items: BTreeMap<String, Vec<NodeRecord>>,
+}
+
+/// Reads the rows of a run's tasks. Those of nodes that it no longer has are left out.
+pub(super) fn rows(readers: &Readers, record: &RunRecord) -> Result<Rows, Error> {
     let mut rows: BTreeMap<TaskId, NodeRecord> = BTreeMap::new();
-    let mut items: BTreeMap<String, Vec<NodeRecord>> = BTreeMap::new();
-    let first = record.row.birth.first_task.0;
-    let own = first..first + u64::from(record.row.birth.nodes);
     let mut after = TaskId(0);
     loop {
         let page = readers.nodes(record.row.id, after, limits::PAGE)?;
         let Some(last) = page.last() else { break };
         after = last.task;
-        for row in page {
-            if own.contains(&row.task.0) {
-                rows.insert(row.task, row);
-            } else if let Some((node, _)) = row.node.rsplit_once('[') {
-                items.entry(node.to_owned()).or_default().push(row);
-            }
+        rows.extend(page.into_iter().map(|row| (row.task, row)));
+    }
+    let numbers = &record.row.numbers;
+    let nodes = (0..numbers.len()).map(|node| rows.remove(&numbers.task_of(node))).collect();
+    let mut items: BTreeMap<String, Vec<NodeRecord>> = BTreeMap::new();
+    for row in rows.into_values() {
+        if let Some(node) = node_of_item(&row.node) {
+            items.entry(node.to_owned()).or_default().push(row);
         }
     }
+    Ok(Rows { nodes, items })
+}
+
+/// The node of an item called `name[3]`, or after a rerun of it `name[3]@2`.
+fn node_of_item(name: &str) -> Option<&str> {
+    let (node, item) = name.rsplit_once('[')?;
+    let (_, attempt) = item.split_once(']')?;
+    (attempt.is_empty() || attempt.starts_with('@')).then_some(node)
+}
+
+/// Every node in the order of the workflow, each followed by its items.
+fn nodes(readers: &Readers, record: &RunRecord, definition: &Definition) -> Result<Vec<NodeView>, Error> {
+    let Rows { nodes, mut items } = rows(readers, record)?;
     let mut views = Vec::with_capacity(definition.nodes.len());
-    for (task, node) in (first..).map(TaskId).zip(&definition.nodes) {
+    for (place, (node, row)) in (0..).zip(definition.nodes.iter().zip(nodes)) {
         let needs = node.after.iter().map(|edge| definition.nodes[edge.node as usize].name.to_string());
-        views.push(match rows.remove(&task) {
+        views.push(match row {
             Some(row) => NodeView { needs: needs.collect(), ..view(row) },
-            None => NodeView { needs: needs.collect(), ..unwritten(task, &node.name) },
+            None => {
+                let task = record.row.numbers.task_of(place);
+                NodeView { needs: needs.collect(), ..unwritten(task, &node.name) }
+            }
         });
         views.extend(items.remove(&*node.name).unwrap_or_default().into_iter().map(view));
     }
@@ -243,5 +267,20 @@ fn unwritten(task: TaskId, name: &str) -> NodeView {
         exit_code: None,
         error: None,
         waits: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_told_by_their_names() {
+        assert_eq!(node_of_item("each[3]"), Some("each"));
+        assert_eq!(node_of_item("each[3]@2"), Some("each"));
+        assert_eq!(node_of_item("stage[0][3]"), Some("stage[0]"));
+        for other in ["each", "stage[0]~v1", "each~v1"] {
+            assert_eq!(node_of_item(other), None, "{other}");
+        }
     }
 }

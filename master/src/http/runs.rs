@@ -35,7 +35,7 @@ const USUAL_PAGE: usize = 100;
 #[into_params(parameter_in = Query)]
 pub(crate) struct StartQuery {
     /// `1` or `true`: validate and plan, and make nothing.
-    dry_run: Option<String>,
+    pub(super) dry_run: Option<String>,
 }
 
 /// Begins a run of a workflow.
@@ -369,7 +369,7 @@ pub(crate) async fn record(master: &Master, id: RunId) -> Result<RunRecord, Fail
     record.ok_or_else(|| Failure::not_found(format!("there is no run {id}; see /api/v2/runs")))
 }
 
-async fn view(master: &Master, id: RunId) -> Result<RunView, Failure> {
+pub(super) async fn view(master: &Master, id: RunId) -> Result<RunView, Failure> {
     let record = record(master, id).await?;
     full(master, record).await
 }
@@ -379,7 +379,8 @@ async fn full(master: &Master, record: RunRecord) -> Result<RunView, Failure> {
     view.map_err(damaged)
 }
 
-fn damaged(reason: String) -> Failure {
+/// The answer about a run whose rows cannot be read.
+pub(super) fn damaged(reason: String) -> Failure {
     log::error!("a run cannot be shown: {reason}");
     Failure::new(500, "internal", "the master failed at this; its log says why")
 }

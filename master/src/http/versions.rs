@@ -19,7 +19,7 @@ use super::{read, submit, tasks};
 use crate::state::Master;
 
 /// How often an upgrade is made anew because somebody else was faster.
-const TRIES: u32 = 5;
+pub(super) const TRIES: u32 = 5;
 
 /// Bytes of a reason.
 const REASON_BYTES: usize = 4_096;
@@ -61,14 +61,19 @@ fn check(body: &UpgradeBody) -> Result<(), Failure> {
     if body.new_title.is_none() && body.new_description.is_none() && !has_fields {
         return Err(Failure::field("", "nothing to change; allowed: new_title, new_description, new_spec"));
     }
+    check_words(&body.upgrade_reason, body.author.as_deref())
+}
+
+/// Checks why an upgrade is made and by whom.
+pub(super) fn check_words(reason: &str, author: Option<&str>) -> Result<(), Failure> {
     let is_clean = |text: &str, most| text.len() <= most && !text.contains('\0');
-    if !is_clean(&body.upgrade_reason, REASON_BYTES) {
+    if !is_clean(reason, REASON_BYTES) {
         return Err(Failure::field(
             "/upgrade_reason",
             format!("allowed: up to {REASON_BYTES} bytes without NUL"),
         ));
     }
-    if body.author.as_deref().is_some_and(|author| !is_clean(author, limits::NAME_BYTES)) {
+    if author.is_some_and(|author| !is_clean(author, limits::NAME_BYTES)) {
         let most = limits::NAME_BYTES;
         return Err(Failure::field("/author", format!("allowed: up to {most} bytes without NUL")));
     }

@@ -32,7 +32,7 @@ pub(crate) fn begin(socket: &mut Socket, no: u64) -> (AttemptKey, Value) {
     (key, assign["tasks"][0].clone())
 }
 
-fn failed(no: u64, key: AttemptKey) -> Value {
+pub(crate) fn failed(no: u64, key: AttemptKey) -> Value {
     let end = json!({"end": "failed", "class": "error"});
     report(
         no,

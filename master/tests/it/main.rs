@@ -9,6 +9,8 @@ mod keys;
 mod memory;
 mod protocol;
 mod relations;
+mod run_upgrade_parts;
+mod run_upgrades;
 mod runs;
 mod schedules;
 mod shutdown;

@@ -16,18 +16,18 @@ tasks:
 ";
 
 impl Client {
-    fn run(&self, file: &str) -> u64 {
+    pub(crate) fn run(&self, file: &str) -> u64 {
         let body = json!({ "workflow": file }).to_string();
         self.post("/api/v2/runs", &body).expect(201)["id"].as_u64().expect("an id")
     }
 
-    fn ended(&self, run: u64) -> Value {
+    pub(crate) fn ended(&self, run: u64) -> Value {
         self.get(&format!("/api/v2/runs/{run}?wait_ms=20000")).expect(200)
     }
 }
 
 /// `name=status` of every node.
-fn nodes(run: &Value) -> String {
+pub(crate) fn nodes(run: &Value) -> String {
     let nodes = run["nodes"].as_array().expect("nodes").iter();
     let text = |node: &Value| {
         format!("{}={}", node["name"].as_str().expect("a name"), node["status"].as_str().expect("a status"))

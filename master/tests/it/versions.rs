@@ -178,7 +178,7 @@ fn an_upgrade_of_another_version_is_refused() {
     for version in [0, 1, 3] {
         let problem = master.client.upgrade(id, &expecting(version)).expect(409);
         assert_eq!(problem["type"], "urn:agentflow:problem:version");
-        assert!(detail(&problem).contains("version 2"), "{problem}");
+        assert!(detail(&problem).contains("version is 2"), "{problem}");
         assert!(detail(&problem).contains(&format!("not {version}")), "{problem}");
     }
     // Of those who expect nothing each one is heard.
@@ -192,7 +192,7 @@ fn an_upgrade_of_another_version_is_refused() {
     });
     assert_eq!(master.client.versions(id).len(), 5);
     master.client.post(&format!("/api/v2/tasks/{id}/cancel"), "").expect(200);
-    assert!(detail(&master.client.upgrade(id, &expecting(1)).expect(409)).contains("version 5"));
+    assert!(detail(&master.client.upgrade(id, &expecting(1)).expect(409)).contains("version is 5"));
 }
 
 #[test]

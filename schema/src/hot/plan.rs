@@ -11,16 +11,15 @@ use diesel::sql_types::BigInt;
 
 use super::Write;
 use super::rows::{
-    AttemptUpsert, DefinitionInsert, KeyInsert, KeyLimitRemove, KeyLimitUpsert, LogUpsert, RelationInsert,
-    RelationRemove, RoundRemove, RoundUpsert, RunInsert, RunRedefine, RunUpdate, ScheduleRemove,
-    ScheduleUpsert, SegmentInsert, SpecBlobInsert, SpecInsert, SpecRemoval, SpecUse, SubjectInsert,
-    TaskBlobUpsert, TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate, TaskUpdate,
+    AttemptUpsert, KeyInsert, KeyLimitRemove, KeyLimitUpsert, LogUpsert, RelationInsert, RelationRemove,
+    ScheduleRemove, ScheduleUpsert, SegmentInsert, SpecBlobInsert, SpecInsert, SpecRemoval, SpecUse,
+    SubjectInsert, TaskBlobUpsert, TaskInsert, TaskMention, TaskOutcomeUpdate, TaskSpecUpdate, TaskUpdate,
     TaskVersionUpdate, WorkerUpsert,
 };
 use crate::columns::{Role, big, small};
 use crate::error::{Error, Kind};
 use crate::events::push_base36;
-use crate::gathered::{Gathered, RunEntry, SEGMENT_EVENTS, TaskEntry};
+use crate::gathered::{Gathered, SEGMENT_EVENTS, TaskEntry};
 
 /// The first statement of every transaction: proves that this master is still in office and that the
 /// log ends where it thinks, and writes the numbers that go on.
@@ -103,14 +102,14 @@ fn mentions(head: Seq, entry: &TaskEntry) -> String {
 
 /// Writes everything but the leadership, tables in the order of their references.
 pub(crate) fn write_rows(connection: &mut impl Write, gathered: &Gathered, head: Seq) -> Result<(), Error> {
-    write_runs(connection, gathered)?;
+    super::runs::write(connection, gathered)?;
     write_specs(connection, gathered)?;
     write_tasks(connection, gathered, head)?;
     // Only now does no task name it.
     connection.write(gathered.released.iter().map(|hash| SpecRemoval { hash: &hash.0 }).collect())?;
     super::saved::write(connection, gathered)?;
     write_relations(connection, gathered)?;
-    write_rounds(connection, gathered)?;
+    super::runs::write_nodes(connection, gathered)?;
     write_blobs(connection, gathered)?;
     connection.write(
         gathered
@@ -205,46 +204,6 @@ fn write_schedules(connection: &mut impl Write, gathered: &Gathered) -> Result<(
     connection.write(removed)
 }
 
-fn write_runs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
-    connection.write(
-        gathered.definitions.iter().map(|(hash, body)| DefinitionInsert { hash: &hash.0, body }).collect(),
-    )?;
-    let (mut births, mut states, mut others) = (vec![], vec![], vec![]);
-    for (id, RunEntry { birth, change, state }) in &gathered.runs {
-        let id = big(id.0);
-        let status = state.status as i32;
-        let revision = small(state.revision);
-        let settled_at = state.settled_at.map(|at| at.0);
-        let error = state.error.as_deref();
-        let stopping = state.stopping.map_or(0, |stopping| stopping as i32);
-        match birth {
-            Some(birth) => births.push(RunInsert {
-                id,
-                status,
-                revision,
-                first_task: big(birth.first_task.0),
-                nodes: small(birth.nodes),
-                parent: birth.parent.map(|task| big(task.0)),
-                created_at: birth.created_at.0,
-                settled_at,
-                definition: &birth.definition.0,
-                mode: birth.mode,
-                name: &birth.name,
-                error,
-                inputs: &birth.inputs,
-                stopping,
-            }),
-            None => states.push(RunUpdate { status, revision, settled_at, error, stopping, id }),
-        }
-        if let Some(change) = change {
-            others.push(RunRedefine { definition: &change.definition.0, inputs: &change.inputs, id });
-        }
-    }
-    connection.write(births)?;
-    connection.write(states)?;
-    connection.write(others)
-}
-
 fn write_specs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
     let uses = |hash| gathered.uses.get(hash).copied().unwrap_or(0);
     connection.write(
@@ -267,19 +226,6 @@ fn write_specs(connection: &mut impl Write, gathered: &Gathered) -> Result<(), E
             .map(|(hash, uses)| SpecUse { hash: &hash.0, uses: *uses })
             .collect(),
     )
-}
-
-fn write_rounds(connection: &mut impl Write, gathered: &Gathered) -> Result<(), Error> {
-    let (mut kept, mut removed) = (vec![], vec![]);
-    for (task, round) in &gathered.rounds {
-        let task = big(task.0);
-        match round {
-            Some(round) => kept.push(RoundUpsert { task, round: small(*round) }),
-            None => removed.push(RoundRemove { task }),
-        }
-    }
-    connection.write(kept)?;
-    connection.write(removed)
 }
 
 /// What attempts left by its hash.

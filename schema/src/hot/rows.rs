@@ -163,61 +163,6 @@ row! {
 }
 
 row! {
-    /// A workflow that may be new.
-    DefinitionInsert<'a> in "run_definitions", Verb::Add,
-    {
-        hash: &'a [u8] => Binary,
-        body: &'a str => Text,
-    }
-}
-
-row! {
-    /// A new run.
-    RunInsert<'a> in "runs", NEW,
-    {
-        id: i64 => BigInt,
-        status: i32 => Integer,
-        revision: i32 => Integer,
-        first_task: i64 => BigInt,
-        nodes: i32 => Integer,
-        parent: Option<i64> => Nullable<BigInt>,
-        created_at: i64 => BigInt,
-        settled_at: Option<i64> => Nullable<BigInt>,
-        definition: &'a [u8] => Binary,
-        mode: &'a str => Text,
-        name: &'a str => Text,
-        error: Option<&'a str> => Nullable<Text>,
-        inputs: &'a str => Text,
-        stopping: i32 => Integer,
-    }
-}
-
-row! {
-    /// A run's new state.
-    RunUpdate<'a> in "runs",
-    Verb::Update { sqlite: ("status = ", ""), postgres: "status = u.status" },
-    {
-        status: i32 => Integer,
-        revision: i32 => Integer,
-        settled_at: Option<i64> => Nullable<BigInt>,
-        error: Option<&'a str> => Nullable<Text>,
-        stopping: i32 => Integer,
-        id: i64 => BigInt,
-    }
-}
-
-row! {
-    /// A run's other workflow and inputs.
-    RunRedefine<'a> in "runs",
-    Verb::Update { sqlite: ("definition = ", ""), postgres: "definition = u.definition" },
-    {
-        definition: &'a [u8] => Binary,
-        inputs: &'a str => Text,
-        id: i64 => BigInt,
-    }
-}
-
-row! {
     /// The limits of a concurrency key.
     KeyLimitUpsert<'a> in "concurrency_keys",
     Verb::Insert { conflict: "ON CONFLICT (name) DO UPDATE SET max_holders = excluded.max_holders, \
@@ -333,24 +278,6 @@ row! {
     {
         spec: &'a [u8] => Binary,
         sha256: &'a [u8] => Binary,
-    }
-}
-
-row! {
-    /// The round of a loop.
-    RoundUpsert in "task_rounds",
-    Verb::Insert { conflict: "ON CONFLICT (task) DO UPDATE SET round = excluded.round" },
-    {
-        task: i64 => BigInt,
-        round: i32 => Integer,
-    }
-}
-
-row! {
-    /// A loop that is over.
-    RoundRemove in "task_rounds", Verb::Remove,
-    {
-        task: i64 => BigInt,
     }
 }
 

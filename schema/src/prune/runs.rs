@@ -1,5 +1,5 @@
 //! Retention of runs: a run goes once it is old and none of its tasks is left, and a workflow with
-//! its last run.
+//! the last run that names it, in one of its versions or now.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -11,7 +11,7 @@ use diesel::prelude::*;
 use super::{IDS_PER_STATEMENT, Progress, Pruned};
 use crate::connection::AnyConnection;
 use crate::error::Error;
-use crate::tables::{run_definitions, runs, tasks};
+use crate::tables::{run_definitions, run_versions, runs, tasks};
 
 /// Runs looked at in one turn, each with a question about its tasks.
 const RUNS_PER_TURN: usize = IDS_PER_STATEMENT;
@@ -75,15 +75,28 @@ fn remove(connection: &mut AnyConnection, old: Vec<i64>, pruned: &mut Pruned) ->
         .filter(not(has_tasks))
         .select((runs::id, runs::definition))
         .load(connection)?;
-    let (ids, definitions): (Vec<i64>, BTreeSet<Vec<u8>>) = empty.into_iter().unzip();
+    let (ids, mut definitions): (Vec<i64>, BTreeSet<Vec<u8>>) = empty.into_iter().unzip();
     if ids.is_empty() {
         return Ok(());
     }
+    // Before the rows go that name them.
+    let of_versions: Vec<Vec<u8>> = run_versions::table
+        .filter(run_versions::run.eq_any(ids.clone()))
+        .select(run_versions::definition)
+        .distinct()
+        .load(connection)?;
+    definitions.extend(of_versions);
     pruned.runs += diesel::delete(runs::table.filter(runs::id.eq_any(ids))).execute(connection)?;
-    let has_runs = exists(runs::table.filter(runs::definition.eq(run_definitions::hash)));
-    let unused = run_definitions::table
-        .filter(run_definitions::hash.eq_any(definitions.into_iter().collect::<Vec<_>>()))
-        .filter(not(has_runs));
-    pruned.definitions += diesel::delete(unused).execute(connection)?;
+    let definitions: Vec<Vec<u8>> = definitions.into_iter().collect();
+    for wanted in definitions.chunks(IDS_PER_STATEMENT) {
+        let has_runs = exists(runs::table.filter(runs::definition.eq(run_definitions::hash)));
+        let has_versions =
+            exists(run_versions::table.filter(run_versions::definition.eq(run_definitions::hash)));
+        let unused = run_definitions::table
+            .filter(run_definitions::hash.eq_any(wanted.to_vec()))
+            .filter(not(has_runs))
+            .filter(not(has_versions));
+        pruned.definitions += diesel::delete(unused).execute(connection)?;
+    }
     Ok(())
 }

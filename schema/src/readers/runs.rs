@@ -6,8 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use agentflow_core::batch::{RunRow, RunState, Waits};
-use agentflow_core::ids::{Attempt, RunId, TaskId};
+use agentflow_core::batch::{RunRow, RunState, RunVersionRow, Waits};
+use agentflow_core::ids::{Attempt, RunId, SpecHash, TaskId};
 use agentflow_core::limits;
 use agentflow_core::run::RunStatus;
 use agentflow_core::status::Status;
@@ -17,11 +17,11 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
 use super::Readers;
-use crate::columns::{big, status, unsigned, unsigned_small, waits};
+use crate::columns::{big, hash, status, unsigned, unsigned_small, waits};
 use crate::connection::{AnyConnection, MultiBackend};
 use crate::error::Error;
 use crate::runs::{self as rows, RunColumns};
-use crate::tables::{run_definitions, runs, tasks};
+use crate::tables::{run_definitions, run_ranges, run_versions, runs, tasks};
 
 /// Numbers looked at by one statement: about 5 ms.
 const IDS_PER_STEP: i64 = 20_000;
@@ -32,8 +32,17 @@ const STEPS_PER_PAGE: usize = 25;
 /// Everything about one run but its nodes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RunRecord {
-    /// As it began, and as it is now.
+    /// As it was made, or as the last upgrade made it, and as it is now.
     pub row: RunRow,
+    /// Its workflow's canonical JSON.
+    pub definition_body: String,
+}
+
+/// A version of a run, whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunVersionRecord {
+    /// As it was written.
+    pub row: RunVersionRow,
     /// Its workflow's canonical JSON.
     pub definition_body: String,
 }
@@ -47,7 +56,7 @@ pub struct RunSummary {
     pub name: String,
     /// `sequential`, `parallel`, `dag`, `pipeline` or `conditional`.
     pub mode: &'static str,
-    /// The task number of its first node.
+    /// The task number of the first node that it was made with.
     pub first_task: TaskId,
     /// How many nodes it has.
     pub nodes: u32,
@@ -82,6 +91,8 @@ pub struct NodeRecord {
     pub error: Option<String>,
     /// For what it waits beside workers and time.
     pub waits: Option<Waits>,
+    /// Whether its attempt has been told to stop.
+    pub cancelling: bool,
 }
 
 /// Which runs. Everything given must hold; the default is all runs.
@@ -158,6 +169,7 @@ struct SummaryColumns {
     name: String,
     error: Option<String>,
     stopping: i32,
+    version: i32,
 }
 
 impl TryFrom<SummaryColumns> for RunSummary {
@@ -173,12 +185,39 @@ impl TryFrom<SummaryColumns> for RunSummary {
             parent: columns.parent.map(unsigned).transpose()?.map(TaskId),
             created_at: Wall(columns.created_at),
             state: rows::state(
-                columns.status,
-                columns.revision,
+                (columns.status, columns.revision, columns.version),
                 columns.settled_at,
                 columns.error,
                 columns.stopping,
             )?,
+        })
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = run_versions)]
+struct VersionColumns {
+    run: i64,
+    version: i32,
+    definition: Vec<u8>,
+    created_at: i64,
+    inputs: String,
+    reason: String,
+    author: String,
+}
+
+impl TryFrom<VersionColumns> for RunVersionRow {
+    type Error = Error;
+
+    fn try_from(columns: VersionColumns) -> Result<Self, Error> {
+        Ok(Self {
+            run: RunId(unsigned(columns.run)?),
+            version: unsigned_small(columns.version)?,
+            definition: SpecHash(hash(&columns.definition)?),
+            inputs: columns.inputs.into(),
+            reason: columns.reason.into(),
+            author: columns.author.into(),
+            created_at: Wall(columns.created_at),
         })
     }
 }
@@ -196,6 +235,7 @@ struct NodeColumns {
     exit_code: Option<i32>,
     error: Option<String>,
     waits: i32,
+    cancelling: i32,
 }
 
 impl TryFrom<NodeColumns> for NodeRecord {
@@ -216,6 +256,7 @@ impl TryFrom<NodeColumns> for NodeRecord {
             exit_code: columns.exit_code,
             error: columns.error,
             waits: waits(columns.waits)?,
+            cancelling: columns.cancelling != 0,
         })
     }
 }
@@ -226,33 +267,51 @@ impl Readers {
     /// # Errors
     /// Those of the database.
     pub fn run(&self, id: RunId) -> Result<Option<RunRecord>, Error> {
-        let found: Option<(RunColumns, String)> = runs::table
-            .inner_join(run_definitions::table.on(run_definitions::hash.eq(runs::definition)))
-            .filter(runs::id.eq(big(id.0)))
-            .select((RunColumns::as_select(), run_definitions::body))
-            .first(&mut *self.connection()?)
-            .optional()?;
-        found
-            .map(|(columns, definition_body)| Ok(RunRecord { row: columns.try_into()?, definition_body }))
-            .transpose()
+        record(&mut *self.connection()?, big(id.0))
     }
 
-    /// The run that has given this number to one of its nodes, whether the node has a row or not.
+    /// The run of which this number is a node, whether the node has a row or not. A number that an
+    /// upgrade took out of its run is none any more.
     ///
     /// # Errors
     /// Those of the database.
     pub fn run_with_node(&self, task: TaskId) -> Result<Option<RunRecord>, Error> {
-        let found: Option<(RunColumns, String)> = runs::table
-            .inner_join(run_definitions::table.on(run_definitions::hash.eq(runs::definition)))
-            .filter(runs::first_task.le(big(task.0)))
-            .order(runs::first_task.desc())
-            .select((RunColumns::as_select(), run_definitions::body))
-            .first(&mut *self.connection()?)
+        let connection = &mut *self.connection()?;
+        let number = big(task.0);
+        let range: Option<(i64, i64, i32)> = run_ranges::table
+            .filter(run_ranges::task.le(number))
+            .order(run_ranges::task.desc())
+            .select((run_ranges::run, run_ranges::task, run_ranges::count))
+            .first(connection)
             .optional()?;
-        let Some((columns, definition_body)) = found else { return Ok(None) };
-        let row: RunRow = columns.try_into()?;
-        let end = row.birth.first_task.0 + u64::from(row.birth.nodes);
-        Ok((task.0 < end).then_some(RunRecord { row, definition_body }))
+        let run = match range {
+            Some((run, first, count)) if number - first < i64::from(count) => Some(run),
+            _ => runs::table
+                .filter(runs::first_task.le(number))
+                .order(runs::first_task.desc())
+                .select(runs::id)
+                .first(connection)
+                .optional()?,
+        };
+        let Some(run) = run else { return Ok(None) };
+        Ok(record(connection, run)?.filter(|record| record.row.numbers.node_of(task).is_some()))
+    }
+
+    /// The versions of a run that was upgraded, the oldest first; nothing for any other.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn run_versions(&self, run: RunId) -> Result<Vec<RunVersionRecord>, Error> {
+        let found: Vec<(VersionColumns, String)> = run_versions::table
+            .inner_join(run_definitions::table.on(run_definitions::hash.eq(run_versions::definition)))
+            .filter(run_versions::run.eq(big(run.0)))
+            .order(run_versions::version)
+            .select((VersionColumns::as_select(), run_definitions::body))
+            .load(&mut *self.connection()?)?;
+        let record = |(columns, definition_body): (VersionColumns, String)| {
+            Ok(RunVersionRecord { row: columns.try_into()?, definition_body })
+        };
+        found.into_iter().map(record).collect()
     }
 
     /// One page of runs, the newest first, and where the next one begins. `limit` is cut to
@@ -308,6 +367,27 @@ impl Readers {
             .select(NodeColumns::as_select())
             .load(&mut *self.connection()?)?;
         found.into_iter().map(NodeRecord::try_from).collect()
+    }
+}
+
+/// One run. Read again if an upgrade has come between its row and its ranges.
+fn record(connection: &mut AnyConnection, id: i64) -> Result<Option<RunRecord>, Error> {
+    loop {
+        let found: Option<(RunColumns, String)> = runs::table
+            .inner_join(run_definitions::table.on(run_definitions::hash.eq(runs::definition)))
+            .filter(runs::id.eq(id))
+            .select((RunColumns::as_select(), run_definitions::body))
+            .first(connection)
+            .optional()?;
+        let Some((columns, definition_body)) = found else { return Ok(None) };
+        let ranges = rows::ranges(connection, vec![id])?.remove(&id);
+        // The first version of a run has no ranges.
+        let unchanged = (columns.version == 1 && ranges.is_none())
+            || runs::table.find(id).select(runs::version).first(connection).optional()?
+                == Some(columns.version);
+        if unchanged {
+            return Ok(Some(RunRecord { row: columns.row(ranges)?, definition_body }));
+        }
     }
 }
 

@@ -184,6 +184,7 @@ pub(crate) fn run_state(status: RunStatus) -> RunState {
     RunState {
         status,
         revision: 1,
+        version: 1,
         settled_at: status.is_settled().then_some(Wall(40)),
         error: (status == RunStatus::Failed).then(|| "a node failed".into()),
         stopping: None,

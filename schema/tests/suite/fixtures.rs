@@ -3,6 +3,8 @@
 //!
 //! A new migration needs a file of its own in `tests/fixtures`; what is there is never changed.
 
+use agentflow_core::ids::{RunId, TaskId};
+use agentflow_core::run::Numbers;
 use agentflow_core::spec::Spec;
 use agentflow_core::time::Wall;
 use agentflow_schema::testing::TestDatabase;
@@ -13,14 +15,15 @@ use crate::build::open;
 use crate::on_both;
 
 /// The rows of each version.
-const FIXTURES: [&str; 4] = [
+const FIXTURES: [&str; 5] = [
     include_str!("../fixtures/0001.sql"),
     include_str!("../fixtures/0002.sql"),
     include_str!("../fixtures/0003.sql"),
     include_str!("../fixtures/0004.sql"),
+    include_str!("../fixtures/0005.sql"),
 ];
 
-on_both!(the_first_version, the_second_version, the_third_version, the_fourth_version,);
+on_both!(the_first_version, the_second_version, the_third_version, the_fourth_version, the_fifth_version,);
 
 /// A database of that version with its rows, as the present program finds it.
 fn recovered(database: &TestDatabase, version: usize) -> Recovered {
@@ -62,7 +65,7 @@ fn the_first_version(database: &TestDatabase) {
     assert_eq!((running.attempt.0, running.fence.0, running.version), (2, 9, 1));
     assert_eq!(recovered.workers.len(), 1);
     let readers = Readers::open(database.target()).expect("made");
-    let done = readers.task(agentflow_core::ids::TaskId(3)).expect("a read").expect("a task");
+    let done = readers.task(TaskId(3)).expect("a read").expect("a task");
     assert_eq!(done.title, "is done");
 }
 
@@ -77,7 +80,9 @@ fn the_third_version(database: &TestDatabase) {
     let recovered = recovered(database, 3);
     assert_eq!(live(&recovered), [31]);
     assert_eq!(recovered.rounds.iter().map(|row| row.round).collect::<Vec<_>>(), [Some(3)]);
-    assert!(recovered.runs[0].state.stopping.is_some());
+    let run = &recovered.runs[0];
+    assert!(run.state.stopping.is_some());
+    assert_eq!((run.state.version, &run.numbers), (1, &Numbers::row(TaskId(31), 1)));
 }
 
 fn the_fourth_version(database: &TestDatabase) {
@@ -87,4 +92,23 @@ fn the_fourth_version(database: &TestDatabase) {
     let (_, saved) = &recovered.saved[0];
     assert_eq!((saved.kept.len(), saved.choice.is_some(), saved.memory.is_empty()), (2, true, false));
     assert_eq!(recovered.memories.len(), 1);
+}
+
+fn the_fifth_version(database: &TestDatabase) {
+    let recovered = recovered(database, 5);
+    assert_eq!(live(&recovered), [71, 72]);
+    assert_eq!(recovered.outdated, [TaskId(71)]);
+    let run = &recovered.runs[0];
+    assert_eq!((run.state.version, run.birth.nodes, run.birth.first_task), (2, 3, TaskId(71)));
+    assert_eq!(run.numbers, [71, 73, 72].map(TaskId).into_iter().collect());
+    let node = recovered.tasks[1].run.as_ref().map(|place| &*place.node);
+    assert_eq!(node, Some("announce"));
+    let readers = Readers::open(database.target()).expect("made");
+    let versions = readers.run_versions(RunId(4)).expect("a read");
+    assert_eq!(versions.len(), 2);
+    assert_eq!(versions[1].definition_body, *recovered.definitions[0].body);
+    let first = Definition::from_json(&versions[0].definition_body).expect("a workflow");
+    assert_eq!(first.to_json(), versions[0].definition_body);
+    let found = readers.run_with_node(TaskId(73)).expect("a read").expect("a node without a row");
+    assert_eq!(found.row, *run);
 }

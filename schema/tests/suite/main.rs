@@ -11,6 +11,7 @@ mod reads;
 mod relations;
 mod retention;
 mod run_retention;
+mod run_versions;
 mod runs;
 mod saved;
 mod specs;

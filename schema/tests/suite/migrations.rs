@@ -3,6 +3,7 @@
 use agentflow_core::batch::{AttemptEnd, Batch, Counters};
 use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::relation::Relation;
+use agentflow_core::run::Numbers;
 use agentflow_core::spec::Payload;
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
@@ -11,6 +12,7 @@ use agentflow_schema::{Options, Readers, Writer};
 
 use crate::build::{attempt, batch, creation, new_task, noop, open, relation, run_creation, spec, state};
 use crate::on_both;
+use crate::run_versions::{same_nodes, upgraded_run, with_new, workflow};
 use crate::specs::uses;
 use crate::versions::upgrade;
 
@@ -22,7 +24,9 @@ on_both!(
     nonsense_is_refused,
     nonsense_about_runs_is_refused,
     nonsense_about_what_is_saved_is_refused,
+    nonsense_about_versions_of_runs_is_refused,
     specifications_of_old_versions_go_with_them,
+    upgraded_runs_go_with_their_ranges,
 );
 
 fn up_down_up(database: &TestDatabase) {
@@ -30,7 +34,7 @@ fn up_down_up(database: &TestDatabase) {
     store.commit([creation(1, 1..=3)]);
     drop(store);
     let before = database.columns();
-    assert_eq!(before.len(), 22);
+    assert_eq!(before.len(), 25);
     database.take_back_migrations().expect("down");
     assert!(database.columns().is_empty(), "{:?}", database.columns());
     let mut store = open(database);
@@ -54,7 +58,7 @@ fn rows_of_the_first_version_stay(database: &TestDatabase) {
         ..run_creation(3, 1, 5..=6)
     }]);
     drop(store);
-    database.take_back_newest_migrations(3).expect("down");
+    database.take_back_newest_migrations(4).expect("down");
     assert_eq!(database.columns().len(), 9);
     assert_eq!(database.texts("SELECT CAST(count(*) AS TEXT) AS text FROM tasks"), ["6"]);
     database
@@ -282,7 +286,7 @@ fn specifications_of_old_versions_go_with_them(database: &TestDatabase) {
     let expected = [(2, &noop()), (1, one), (2, three), (2, two)];
     assert_eq!(uses(database), expected.map(|(uses, spec)| format!("{uses} {}", spec.body)));
     drop(store);
-    database.take_back_newest_migrations(1).expect("down");
+    database.take_back_newest_migrations(2).expect("down");
     let mut store = open(database);
     let expected = [(2, &noop()), (1, three), (1, two)];
     assert_eq!(uses(database), expected.map(|(uses, spec)| format!("{uses} {}", spec.body)));
@@ -299,6 +303,73 @@ fn specifications_of_old_versions_go_with_them(database: &TestDatabase) {
     let counted: Vec<_> =
         uses(database).iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect();
     assert_eq!(counted, expected.map(|uses| uses.to_string()));
+}
+
+fn nonsense_about_versions_of_runs_is_refused(database: &TestDatabase) {
+    let mut store = open(database);
+    store.commit([run_creation(1, 1, 1..=2)]);
+    let (short, unknown) = (short_hash(database), bytes(database, &"00".repeat(16)));
+    let range = |values: &str| format!("INSERT INTO run_ranges VALUES ({values})");
+    let version = |values: &str| format!("INSERT INTO run_versions VALUES ({values})");
+    let known = "(SELECT definition FROM runs WHERE id = 1)";
+    // Every check is broken alone.
+    let statements = [
+        "UPDATE runs SET version = 0".to_owned(),
+        range("9, 0, 1, 1"),
+        range("1, -1, 1, 1"),
+        range("1, 0, 0, 1"),
+        range("1, 0, 1, 0"),
+        version(&format!("9, 1, {known}, 5, 'null', '', ''")),
+        version(&format!("1, 0, {known}, 5, 'null', '', ''")),
+        version(&format!("1, 1, {short}, 5, 'null', '', ''")),
+        version(&format!("1, 1, {unknown}, 5, 'null', '', ''")),
+        version(&format!("1, 1, {known}, 5, '', '', ''")),
+        version(&format!("1, 1, {known}, 5, 'null', NULL, ''")),
+        version(&format!("1, 1, {known}, 5, 'null', '', NULL")),
+        "INSERT INTO task_outdated VALUES (9)".to_owned(),
+    ];
+    for sql in &statements {
+        let error = database.execute(&enforced(database, sql)).expect_err(sql);
+        assert!(error.is_conflict(), "{sql}: {error:?}");
+    }
+    for sql in [
+        "UPDATE runs SET version = 2",
+        &range("1, 0, 1, 1"),
+        &range("1, 1, 7, 2"),
+        &version(&format!("1, 1, {known}, 5, 'null', '', ''")),
+        &version(&format!("1, 2, {known}, 5, '[]', 'better', 'me'")),
+        "INSERT INTO task_outdated VALUES (2)",
+    ] {
+        database.execute(&enforced(database, sql)).expect(sql);
+    }
+    for sql in [range("1, 1, 9, 2"), version(&format!("1, 2, {known}, 5, 'null', '', ''"))] {
+        assert!(database.execute(&sql).expect_err(&sql).is_conflict(), "{sql}");
+    }
+}
+
+/// The statement on a connection that minds references: on SQLite each has to be told to.
+fn enforced(database: &TestDatabase, sql: &str) -> String {
+    if database.file().is_some() { format!("PRAGMA foreign_keys = ON; {sql}") } else { sql.to_owned() }
+}
+
+fn upgraded_runs_go_with_their_ranges(database: &TestDatabase) {
+    let mut store = open(database);
+    store.commit([run_creation(1, 1, 1..=2), run_creation(2, 2, 3..=4)]);
+    store.commit([with_new(upgraded_run(3, 1, 2, &[1, 5, 2]), 1, 5)]);
+    // Another workflow with the same nodes.
+    store.commit([same_nodes(4, 2, 2)]);
+    drop(store);
+    database.take_back_newest_migrations(1).expect("down");
+    let bodies = database.texts("SELECT body AS text FROM run_definitions");
+    assert_eq!(bodies, [&*workflow(2, 2).body], "those of the present versions of what is left");
+    let mut store = open(database);
+    let recovered = store.writer.recover().expect("a recovery");
+    let stand: Vec<_> = recovered.tasks.iter().map(|task| (task.id.0, task.run.is_some())).collect();
+    assert_eq!(stand, [(1, false), (2, false), (3, true), (4, true), (5, false)]);
+    let runs: Vec<_> = recovered.runs.iter().map(|run| (run.id.0, run.state.version)).collect();
+    assert_eq!(runs, [(2, 1)]);
+    assert_eq!(recovered.runs[0].numbers, Numbers::row(TaskId(3), 2));
+    assert!(recovered.outdated.is_empty());
 }
 
 /// Eight bytes, as the database writes them.

@@ -1,6 +1,8 @@
 //! Runs go as a whole, relations with either task, workflows with their last run.
 
-use agentflow_core::batch::{Batch, RunState, RunWrite};
+use std::collections::BTreeSet;
+
+use agentflow_core::batch::{Batch, RunChange, RunState, RunWrite};
 use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::relation::Relation;
 use agentflow_core::run::RunStatus;
@@ -15,6 +17,7 @@ use crate::build::{
 };
 use crate::on_both;
 use crate::retention::{remaining, round, settled};
+use crate::run_versions::{same_nodes, upgraded_run, version_row, with_new, workflow};
 
 on_both!(
     nodes_of_a_run_that_goes_on_stay,
@@ -23,12 +26,13 @@ on_both!(
     a_run_about_to_be_run_again_stays,
     a_run_half_removed_is_not_loaded,
     workflows_go_with_their_last_run,
+    workflows_of_versions_go_with_their_last_run,
     relations_go_with_either_task,
     what_a_blocked_task_comes_after_stays,
     many_relations_go_in_turns,
 );
 
-fn ended(id: u64, at: i64) -> RunWrite {
+pub(crate) fn ended(id: u64, at: i64) -> RunWrite {
     changed_run(id, RunState { settled_at: Some(Wall(at)), ..run_state(RunStatus::Completed) })
 }
 
@@ -163,6 +167,49 @@ fn workflows_go_with_their_last_run(database: &TestDatabase) {
     // And comes back with the next one.
     let again = new_run(4, birth, run_state(RunStatus::Pending));
     store.commit([Batch { runs: vec![again], definitions: vec![text], ..batch(3) }]);
+}
+
+fn workflows_of_versions_go_with_their_last_run(database: &TestDatabase) {
+    let mut store = open(database);
+    let old = |id| ended(id, 100);
+    let left = || BTreeSet::from_iter(database.texts("SELECT body AS text FROM run_definitions"));
+    let texts = |which: &[(u64, u32)]| -> BTreeSet<String> {
+        which.iter().map(|(run, version)| workflow(*run, *version).body.to_string()).collect()
+    };
+    store.commit([run_creation(1, 1, 1..=2), run_creation(2, 2, 3..=3)]);
+    store.commit([with_new(upgraded_run(3, 1, 2, &[1, 4]), 1, 4), upgraded_run(4, 1, 3, &[4, 1])]);
+    // The second run became what the first was, and is the only one that has ended.
+    let borrowed = same_nodes(5, 2, 2);
+    let change = RunChange { definition: workflow(1, 1).hash, inputs: "null".into(), layout: None };
+    store.commit([
+        Batch {
+            runs: vec![RunWrite { change: Some(Box::new(change)), ..borrowed.runs[0].clone() }],
+            run_versions: vec![
+                version_row(2, 1, &workflow(2, 1)),
+                version_row(2, 2, &workflow(1, 1)),
+                version_row(2, 3, &workflow(1, 2)),
+            ],
+            ..borrowed
+        },
+        Batch { tasks: vec![settled(3, Status::Completed, 100)], runs: vec![old(2)], ..batch(6) },
+    ]);
+    assert_eq!(left(), texts(&[(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)]));
+    let turns = round(&mut store, Wall(1_000), Wall(500), 10);
+    assert_eq!((runs_left(database), removed(&turns)), (vec![1], (1, 1)));
+    // Its second workflow was never named.
+    assert_eq!(left(), texts(&[(1, 1), (1, 2), (1, 3), (2, 2)]));
+    store.commit([Batch {
+        tasks: [1, 2, 4].map(|id| settled(id, Status::Completed, 100)).to_vec(),
+        runs: vec![old(1)],
+        ..batch(7)
+    }]);
+    let turns = round(&mut store, Wall(1_000), Wall(500), 10);
+    assert_eq!((runs_left(database), removed(&turns)), (vec![], (1, 3)));
+    assert_eq!(left(), texts(&[(2, 2)]));
+    for table in ["run_versions", "run_ranges", "task_outdated"] {
+        let rows = format!("SELECT CAST(count(*) AS TEXT) AS text FROM {table}");
+        assert_eq!(database.texts(&rows), ["0"], "{table}");
+    }
 }
 
 fn relations_go_with_either_task(database: &TestDatabase) {

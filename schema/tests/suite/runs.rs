@@ -47,7 +47,7 @@ fn a_run_is_written_and_read_back(database: &TestDatabase) {
     }]);
     let readers = readers(database);
     let record = readers.run(RunId(1)).expect("a read").expect("the run");
-    let row = RunRow { id: RunId(1), birth: birth.clone(), state: run_state(RunStatus::Pending) };
+    let row = RunRow::new(RunId(1), birth.clone(), run_state(RunStatus::Pending));
     assert_eq!((record.row, record.definition_body.as_str()), (row, &*text.body));
     for status in [RunStatus::Running, RunStatus::Paused, RunStatus::Failed] {
         let state = RunState { revision: 2, ..run_state(status) };

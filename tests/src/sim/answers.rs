@@ -69,12 +69,19 @@ impl World {
                 self.check_run(*id, &run.prepared.definition.name)
             }
             (Request::ControlRun { run, action }, Ok(Answer::Done)) => {
-                if *action == RunAction::Cancel {
+                if *action == RunAction::Cancel && !self.store.runs.revived.contains(run) {
                     self.store.runs.cancelled.insert(*run);
                 }
                 self.check_known(*run)
             }
             (Request::WhyRun { run }, Ok(Answer::WhyRun(_))) => self.check_known(*run),
+            (Request::UpgradeRun(upgrade), Ok(Answer::Upgraded { version })) => {
+                let row = self.store.ties.runs.get(&upgrade.run);
+                match row.map(|row| row.state.version) {
+                    Some(now) if *version == upgrade.from + 1 && now >= *version => Ok(()),
+                    other => Err(format!("run {} was upgraded to {version}; it has {other:?}", upgrade.run)),
+                }
+            }
             (Request::Relate { predecessor, successor, relation }, Ok(Answer::Done)) => {
                 let key = (predecessor.task, *successor, *relation);
                 let ties = &self.store.ties;
@@ -130,6 +137,18 @@ impl World {
             | (Request::StartRun { .. }, Err(Rejection::Limit { .. } | Rejection::KeyConflict))
             | (Request::ControlRun { .. }, Err(Rejection::UnknownRun(_) | Rejection::IllegalRun { .. }))
             | (Request::WhyRun { .. }, Err(Rejection::UnknownRun(_)))
+            | (
+                Request::UpgradeRun(_),
+                Err(
+                    Rejection::OtherVersion { .. }
+                    | Rejection::OtherWork(_)
+                    | Rejection::NothingToRun(_)
+                    | Rejection::Mapping(_)
+                    | Rejection::IllegalRun { .. }
+                    | Rejection::Limit { .. }
+                    | Rejection::Busy,
+                ),
+            )
             | (
                 Request::Approve { .. } | Request::Reject { .. },
                 Err(Rejection::UnknownTask(_) | Rejection::Illegal { .. }),

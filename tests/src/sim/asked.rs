@@ -191,6 +191,9 @@ impl Store {
             AskBody::Remember { whose, name, .. } | AskBody::Forget { whose, name } => (whose, name),
         };
         let run = self.rows.get(&task).and_then(|row| row.run.as_ref()).map(|place| place.run);
+        // One that an upgrade took away is a part of nothing.
+        let run = run
+            .filter(|run| self.runs.views.get(run).is_none_or(|view| !view.earlier.removed.contains(&task)));
         let owner = match (whose, run) {
             (Whose::Task, _) => Owner::Task(task),
             (Whose::Run, Some(run)) => Owner::Run(run),

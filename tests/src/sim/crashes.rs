@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
-use agentflow_core::batch::{Batch, KeyHash, Outcome, Waits};
+use agentflow_core::batch::{Batch, KeyHash, Outcome, RunNode, Waits};
 use agentflow_core::ids::{BootId, Epoch, ReplyTo, SessionEpoch, TaskId};
 use agentflow_core::kernel::{
     Answer, Effect, Input, Kernel, NewRun, Output, PreparedRun, Request, Settings, SubmitKey,
@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 use super::asked::Cause;
 use super::fifty;
 use super::store::Store;
+use super::upgrades::Other;
 
 /// When the master dies, seen from one commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,8 @@ pub struct Ending {
     pub run: String,
     /// Each node and item.
     pub nodes: BTreeMap<String, String>,
+    /// Nodes that an upgrade took away.
+    pub gone: BTreeSet<String>,
     /// Commits that it took.
     pub commits: u64,
 }
@@ -55,12 +58,27 @@ const STEPS: u32 = 5_000;
 /// # Errors
 /// What was violated on the way.
 pub fn run_of_fifty(crash: Option<(u64, Moment)>) -> Result<Ending, String> {
-    let definition = read_text(&fifty::file(), &WorkflowTasks).map_err(|wrong| wrong.to_string())?;
-    let definition = definition.instantiate(&Map::new(), &Value::Null).map_err(|wrong| wrong.to_string())?;
+    let definition = definition(&fifty::file())?;
     if definition.nodes.len() != 50 {
         return Err(format!("there are {} nodes", definition.nodes.len()));
     }
+    run_of(definition, crash, None)
+}
+
+/// What a file says, with its own values.
+pub(super) fn definition(file: &str) -> Result<Definition, String> {
+    let definition = read_text(file, &WorkflowTasks).map_err(|wrong| wrong.to_string())?;
+    definition.instantiate(&Map::new(), &Value::Null).map_err(|wrong| wrong.to_string())
+}
+
+/// Runs a workflow, which may be replaced by another one on the way.
+pub(super) fn run_of(
+    definition: Definition,
+    crash: Option<(u64, Moment)>,
+    other: Option<Other>,
+) -> Result<Ending, String> {
     let mut small = Small::new(definition, crash);
+    small.other = other;
     for _ in 0..STEPS {
         if !small.go_on()? {
             return small.ending();
@@ -84,8 +102,8 @@ struct Hands {
     failed: BTreeSet<TaskId>,
 }
 
-struct Small {
-    store: Store,
+pub(super) struct Small {
+    pub(super) store: Store,
     kernel: Kernel,
     settings: Settings,
     definition: Arc<Definition>,
@@ -95,8 +113,10 @@ struct Small {
     epoch: Epoch,
     hands: Hands,
     is_answered: bool,
-    commits: u64,
+    pub(super) commits: u64,
     crash: Option<(u64, Moment)>,
+    /// Another workflow for the run, not yet given to it.
+    pub(super) other: Option<Other>,
 }
 
 impl Small {
@@ -118,6 +138,7 @@ impl Small {
             is_answered: false,
             commits: 0,
             crash,
+            other: None,
         }
     }
 
@@ -128,6 +149,9 @@ impl Small {
     /// The next thing that is to be done; false when the run has ended and nobody has anything left.
     fn go_on(&mut self) -> Result<bool, String> {
         self.now_us += 1_000;
+        if self.is_answered && self.hands.session.is_some() && self.is_time_for_another()? {
+            return Ok(true);
+        }
         if self.hands.session.is_none() {
             self.greet()?;
         } else if !self.is_answered {
@@ -142,7 +166,7 @@ impl Small {
             self.now_us = self.now_us.max(wake_at.0);
             self.step(Input::Tick)?;
         } else {
-            return Ok(false);
+            return self.wait_for_another();
         }
         Ok(true)
     }
@@ -182,7 +206,7 @@ impl Small {
         self.ask(Request::StartRun { run, key: Some(key) })
     }
 
-    fn ask(&mut self, request: Request) -> Result<(), String> {
+    pub(super) fn ask(&mut self, request: Request) -> Result<(), String> {
         self.step(Input::Request { reply: ReplyTo(1), request })
     }
 
@@ -194,7 +218,7 @@ impl Small {
     }
 
     /// One step, made durable at once, with everything that follows; or the master's end.
-    fn step(&mut self, input: Input) -> Result<(), String> {
+    pub(super) fn step(&mut self, input: Input) -> Result<(), String> {
         let output = self.kernel.step(input, self.now());
         self.kernel.check()?;
         self.take(output)
@@ -253,6 +277,22 @@ impl Small {
     fn perform(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
             Effect::Reply { reply: Ok(Answer::RunStarted { .. }), .. } => self.is_answered = true,
+            Effect::Reply { reply: Err(rejection), .. } => return self.is_refused(&rejection),
+            Effect::LoadRun { run, also, .. } => {
+                let loaded = self.store.load_run(run, &also).map(Box::new);
+                self.step(Input::RunLoaded { run, loaded })?;
+            }
+            Effect::Return { keys, .. } => {
+                let returned = self.hands.give_back(&keys);
+                self.hands.reports.extend(returned.iter().cloned());
+                self.say(returned)?;
+            }
+            Effect::Cancel { keys, .. } => {
+                let stopped = self.hands.stop(&keys, self.now().wall);
+                self.hands.reports.extend(stopped.iter().cloned());
+                self.say(stopped)?;
+            }
+            Effect::Drop { keys, .. } => self.hands.drop_all(&keys),
             Effect::Reply { reply: Ok(_), .. } => {}
             Effect::Welcome { keep, .. } => {
                 let kept = |key: &AttemptKey| keep.contains(key);
@@ -290,31 +330,25 @@ impl Small {
             let spec = spec.clone();
             self.hands.waiting.pop_front();
             let (end, outputs) = self.hands.outcome_of(key.task, &spec);
-            let error = (end != End::Completed).then(|| "it failed".into());
-            let outcome = Outcome { outputs: outputs.map(|text| text.into()), error, ..Outcome::default() };
-            let (started_at, finished_at) = (at, at);
-            ReportBody::Finished(Box::new(Finished {
-                started_at,
-                finished_at,
-                end,
-                outcome,
-                log_bytes: 0,
-                log_cut: 0,
-            }))
+            ended(at, end, outputs)
         } else {
             *started = true;
             ReportBody::Started { at }
         };
-        self.hands.last_report += 1;
-        Some(Report { no: self.hands.last_report, key, body })
+        Some(self.hands.report(key, body))
     }
 
     fn ending(&self) -> Result<Ending, String> {
-        let mut nodes = BTreeMap::new();
-        for (id, row) in &self.store.rows {
+        let (mut nodes, mut gone) = (BTreeMap::new(), BTreeSet::new());
+        for (id, row) in self.store.rows.iter().filter(|(_, row)| !self.is_past(row.run.as_ref())) {
             let spec = self.store.spec_of(row).map(|spec| spec.body.to_string()).unwrap_or_default();
             let left = row.outcome.outputs.as_deref().unwrap_or("nothing");
             let text = format!("{} after {spec} left {left}", row.state.status);
+            let is_gone = row.run.as_ref().is_some_and(|place| place.node.contains('~'));
+            if is_gone {
+                gone.insert(self.path_of(*id));
+                continue;
+            }
             if let Some(before) = nodes.insert(self.path_of(*id), text) {
                 return Err(format!("task {id} is there twice: {before}"));
             }
@@ -325,7 +359,17 @@ impl Small {
         }
         let top = self.store.ties.runs.values().find(|run| run.birth.parent.is_none());
         let run = top.map(|run| run.state.status.to_string()).unwrap_or_default();
-        Ok(Ending { run, nodes, commits: self.commits })
+        Ok(Ending { run, nodes, gone, commits: self.commits })
+    }
+
+    /// Whether a task is a part of a child that was begun anew since.
+    fn is_past(&self, place: Option<&RunNode>) -> bool {
+        let Some(place) = place else { return false };
+        let parent = self.store.ties.runs.get(&place.run).and_then(|run| run.birth.parent);
+        parent.is_some_and(|parent| {
+            let is_last = self.store.ties.child_of(parent).is_some_and(|run| run.id == place.run);
+            !is_last || self.is_past(self.store.rows.get(&parent).and_then(|row| row.run.as_ref()))
+        })
     }
 
     /// A node's name behind those of the nodes that it is in.
@@ -342,6 +386,34 @@ impl Small {
 }
 
 impl Hands {
+    fn report(&mut self, key: AttemptKey, body: ReportBody) -> Report {
+        self.last_report += 1;
+        Report { no: self.last_report, key, body }
+    }
+
+    /// Gives back what has not begun.
+    fn give_back(&mut self, keys: &[AttemptKey]) -> Vec<Report> {
+        let is_idle = |key: &&AttemptKey| self.work.get(*key).is_some_and(|(started, _)| !started);
+        let idle: Vec<AttemptKey> = keys.iter().filter(is_idle).copied().collect();
+        self.waiting.retain(|key| !idle.contains(key));
+        idle.into_iter().map(|key| self.report(key, ReportBody::Returned {})).collect()
+    }
+
+    /// Stops what it has of that.
+    fn stop(&mut self, keys: &[AttemptKey], at: Wall) -> Vec<Report> {
+        let known: Vec<AttemptKey> = keys.iter().filter(|key| self.waiting.contains(key)).copied().collect();
+        self.waiting.retain(|key| !known.contains(key));
+        let stopped = ended(at, End::Cancelled, None);
+        known.into_iter().map(|key| self.report(key, stopped.clone())).collect()
+    }
+
+    /// What it has of that is nobody's any more.
+    fn drop_all(&mut self, keys: &[AttemptKey]) {
+        self.work.retain(|key, _| !keys.contains(key));
+        self.waiting.retain(|key| !keys.contains(key));
+        self.reports.retain(|report| !keys.contains(&report.key));
+    }
+
     /// What a command says of its own end.
     fn outcome_of(&mut self, task: TaskId, spec: &Spec) -> (End, Option<String>) {
         let Payload::Shell { command } = &spec.payload else { return (End::Completed, None) };
@@ -353,4 +425,18 @@ impl Hands {
             _ => (End::Failed(RetryOn::Error), None),
         }
     }
+}
+
+fn ended(at: Wall, end: End, outputs: Option<String>) -> ReportBody {
+    let error = (end == End::Failed(RetryOn::Error)).then(|| "it failed".into());
+    let outcome = Outcome { outputs: outputs.map(|text| text.into()), error, ..Outcome::default() };
+    let (started_at, finished_at) = (at, at);
+    ReportBody::Finished(Box::new(Finished {
+        started_at,
+        finished_at,
+        end,
+        outcome,
+        log_bytes: 0,
+        log_cut: 0,
+    }))
 }

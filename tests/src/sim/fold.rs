@@ -127,6 +127,20 @@ impl History {
         Ok(())
     }
 
+    /// The rounds of a loop are counted anew.
+    pub(super) fn restart_rounds(&mut self, id: TaskId) {
+        if let Some(fold) = self.folds.get_mut(&id) {
+            fold.rounds = 0;
+        }
+    }
+
+    /// A node that was opened again waits for its run, as one that never began.
+    pub(super) fn rewind(&mut self, id: TaskId) {
+        if let Some(fold) = self.folds.get_mut(&id) {
+            (fold.status, fold.rounds) = (Status::Blocked, 0);
+        }
+    }
+
     /// A row against the events.
     pub(super) fn check(&self, id: TaskId, state: &TaskState) -> Result<(), String> {
         let Some(fold) = self.folds.get(&id) else { return Err(format!("task {id} has no events")) };
@@ -191,13 +205,21 @@ impl Fold {
                 may && !self.is_cancelled
             }
             Happening::TaskBlocked {} => {
-                let may = !is_held && !self.is_gate && self.status == Status::Pending;
+                let may = !is_held && self.status == Status::Pending;
+                // Another version of its run asks again, if it asks at all.
+                (self.is_gate, self.is_approved) = (false, self.is_approved && !self.is_gate);
                 self.status = Status::Blocked;
                 self.orphan_of = None;
                 may
             }
             Happening::TaskUnblocked {} => {
                 let may = self.status == Status::Blocked;
+                self.status = Status::Pending;
+                may
+            }
+            Happening::TaskAsked {} => {
+                let may = self.status == Status::Blocked;
+                (self.is_gate, self.is_approved) = (true, false);
                 self.status = Status::Pending;
                 may
             }

@@ -171,7 +171,13 @@ impl World {
                 self.send_down(session, Downward::Answers(answers));
                 Ok(())
             }
-            Effect::LoadRun { run, .. } => Err(format!("run {run} was asked for; nobody runs any again")),
+            Effect::LoadRun { run, also, .. } => {
+                // What happens until the rows are there is not in them.
+                let loaded = self.store.load_run(run, &also).map(Box::new);
+                let (delay, life) = (self.random.ms(0, 20), self.master.life);
+                self.plan(self.now_us + delay, Happening::RunLoaded { life, run, loaded });
+                Ok(())
+            }
             Effect::Drain { session } => {
                 self.send_down(session, Downward::Drain);
                 Ok(())

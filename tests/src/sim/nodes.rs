@@ -11,13 +11,15 @@ use std::sync::Arc;
 
 use agentflow_core::batch::RunRow;
 use agentflow_core::event::Happening;
-use agentflow_core::ids::{RunId, TaskId};
-use agentflow_core::run::RunStatus;
+use agentflow_core::ids::{RunId, SpecHash, TaskId};
+use agentflow_core::run::{Numbers, RunStatus};
 use agentflow_core::status::Status;
 use agentflow_workflow::Definition;
 
 use super::oracle::{Verdict, extra};
 use super::store::{Row, Store};
+use super::upgraded::{Asked, Earlier};
+use super::workflows::Sent;
 
 /// A run as it ought to be, and as its events tell it.
 #[derive(Clone, Debug)]
@@ -25,7 +27,10 @@ pub(super) struct View {
     pub(super) id: RunId,
     /// As the client sent it, or as the node of the parent says.
     pub(super) definition: Arc<Definition>,
-    pub(super) first: TaskId,
+    /// The tasks of its nodes.
+    pub(super) numbers: Numbers,
+    /// What holds of tasks that were there before its workflow was replaced.
+    pub(super) earlier: Earlier,
     status: RunStatus,
     has_started: bool,
     /// Whether a node or an item has failed, by an earlier commit's word.
@@ -35,13 +40,17 @@ pub(super) struct View {
 impl View {
     /// The task that a node is.
     pub(super) fn task_of(&self, node: u32) -> TaskId {
-        TaskId(self.first.0 + u64::from(node))
+        self.numbers.task_of(node)
     }
 
     /// The node that a task is; `None` for an item.
     pub(super) fn node_of(&self, task: TaskId) -> Option<u32> {
-        let node = u32::try_from(task.0.checked_sub(self.first.0)?).ok()?;
-        ((node as usize) < self.definition.nodes.len()).then_some(node)
+        self.numbers.node_of(task)
+    }
+
+    /// The same run with another workflow.
+    pub(super) fn with(&self, definition: &Arc<Definition>, numbers: &Numbers) -> Self {
+        Self { definition: Arc::clone(definition), numbers: numbers.clone(), ..self.clone() }
     }
 
     /// Every node.
@@ -60,6 +69,12 @@ pub(super) struct Runs {
     /// Those of which that was acknowledged.
     pub(super) cancelled: BTreeSet<RunId>,
     pub(super) views: BTreeMap<RunId, View>,
+    /// The other workflow that somebody wants for a run.
+    pub(super) upgrades: BTreeMap<(RunId, SpecHash), Asked>,
+    /// What each run was made from last, by its name.
+    pub(super) files: BTreeMap<Box<str>, Sent>,
+    /// Runs that were upgraded after somebody had asked to cancel them.
+    pub(super) revived: BTreeSet<RunId>,
     /// Tasks that may only be cancelled, and why.
     suspects: BTreeMap<TaskId, String>,
 }
@@ -76,8 +91,8 @@ impl Store {
         if row.birth.parent.is_some() && self.ties.definition(row) != Some(&definition) {
             return Err(format!("run {id} is not what its parent's node says: {definition:?}"));
         }
-        let (first, status) = (row.birth.first_task, RunStatus::Pending);
-        let view = View { id, definition, first, status, has_started: false, has_failed: false };
+        let (numbers, earlier, status) = (row.numbers.clone(), Earlier::default(), RunStatus::Pending);
+        let view = View { id, definition, numbers, earlier, status, has_started: false, has_failed: false };
         self.runs.views.insert(id, view);
         Ok(())
     }
@@ -101,6 +116,12 @@ impl Store {
             Happening::RunResumed {} => {
                 view.status = RunStatus::Running;
                 before == RunStatus::Paused
+            }
+            Happening::RunUpgraded { version, .. } => {
+                if is_over {
+                    view.status = RunStatus::Running;
+                }
+                view.earlier.is_version(*version)
             }
             Happening::RunCompleted {} => {
                 view.status = RunStatus::Completed;
@@ -127,6 +148,10 @@ impl Store {
             return Err(format!("task {id} is a part of run {}, which is not there", place.run));
         };
         let what = format!("task {id}, {} of run {}", place.node, view.id);
+        if view.earlier.removed.contains(&id) {
+            let begins = matches!(happening, Happening::TaskAssigned { .. } | Happening::TaskReopened { .. });
+            return if begins { Err(format!("{what}, begins, and is gone")) } else { Ok(()) };
+        }
         if view.status.is_settled() {
             return Err(format!("{what}: {happening:?} after the run's end"));
         }
@@ -150,15 +175,23 @@ impl Store {
                     return Err(format!("{what}, goes round once more after {rounds} times"));
                 }
             }
-            Happening::TaskReopened { .. } => return Err(format!("{what}, was opened again")),
+            Happening::TaskReopened { .. } if !view.earlier.runs_again(id) => {
+                return Err(format!("{what}, was opened again"));
+            }
+            Happening::TaskReopened { .. } => return Ok(()),
             Happening::TaskAssigned { .. } if view.status == RunStatus::Paused => {
                 return Err(format!("{what}, was assigned while the run is paused"));
             }
             Happening::TaskAssigned { .. } | Happening::TaskCompleted { .. } => {
                 if let Some(node) = view.node_of(id)
-                    && self.verdict(view, node) != Verdict::Begin
+                    && !self.is_of_older_version(view, id)
                 {
-                    return Err(format!("{what}, began, and was to be skipped"));
+                    if self.verdict(view, node) != Verdict::Begin {
+                        return Err(format!("{what}, began, and was to be skipped"));
+                    }
+                    if let Some(before) = self.open_before(view, node) {
+                        return Err(format!("{what}, began before '{before}' had ended"));
+                    }
                 }
             }
             _ => {}
@@ -181,15 +214,19 @@ impl Store {
             return Some("after it was cancelled".to_owned());
         }
         if let Some(node) = view.node_of(id) {
-            let before = &view.definition.nodes[node as usize].after;
-            let open = before.iter().find(|edge| self.end_of(view, edge.node).is_none())?;
-            let name = &view.definition.nodes[open.node as usize].name;
-            return Some(format!("before '{name}' had ended"));
+            return self.open_before(view, node).map(|name| format!("before '{name}' had ended"));
         }
         let (name, _) = row.run.as_ref()?.node.rsplit_once('[')?;
         let node = view.definition.find(name)?;
         let is_open = self.history.get(view.task_of(node)).is_some_and(|fold| fold.is_open());
         (!is_open).then(|| format!("without '{name}'"))
+    }
+
+    /// Something before a node that has not ended.
+    fn open_before<'a>(&self, view: &'a View, node: u32) -> Option<&'a str> {
+        let before = &view.definition.nodes[node as usize].after;
+        let open = before.iter().find(|edge| self.end_of(view, edge.node).is_none())?;
+        Some(&view.definition.nodes[open.node as usize].name)
     }
 
     /// How a node has ended, by the events.
@@ -215,10 +252,11 @@ impl Store {
             if row.state.status.is_settled() && runs.contains(&id) {
                 self.check_outcome(view, row)?;
             }
-            let has_failed = written.iter().any(|task| {
-                let part = self.rows.get(task).filter(|row| row.state.status == Status::Failed);
-                part.and_then(|row| row.run.as_ref()).is_some_and(|place| place.run == id)
-            });
+            let has_failed =
+                written.iter().filter(|task| !view.earlier.removed.contains(*task)).any(|task| {
+                    let part = self.rows.get(task).filter(|row| row.state.status == Status::Failed);
+                    part.and_then(|row| row.run.as_ref()).is_some_and(|place| place.run == id)
+                });
             if let Some(view) = self.runs.views.get_mut(&id) {
                 view.has_failed |= has_failed;
             }
@@ -243,7 +281,7 @@ impl Store {
     fn check_limits(&self, view: &View) -> Result<(), String> {
         let mut active = 0u32;
         let mut items: BTreeMap<&str, u32> = BTreeMap::new();
-        for id in self.ties.parts(view.id) {
+        for id in self.ties.parts(view.id).iter().filter(|id| !view.earlier.removed.contains(*id)) {
             let Some(row) = self.rows.get(id) else { continue };
             let state = &row.state;
             if state.status.is_settled() || state.status == Status::Blocked || state.waits.is_some() {

@@ -127,7 +127,8 @@ impl Store {
     /// Everything about a run that has ended.
     pub(super) fn check_outcome(&self, view: &View, row: &RunRow) -> Result<(), String> {
         for task in self.ties.parts(view.id) {
-            if let Some(part) = self.rows.get(task).filter(|row| !row.state.status.is_settled()) {
+            let is_gone = view.earlier.removed.contains(task);
+            if let Some(part) = self.rows.get(task).filter(|row| !is_gone && !row.state.status.is_settled()) {
                 return Err(format!("run {} has ended, task {task} has not: {:?}", view.id, part.state));
             }
         }
@@ -198,8 +199,13 @@ impl Store {
     /// Whether a node may have ended so.
     fn check_node(&self, view: &View, node: u32, end: Status, is_stopped: bool) -> Result<(), String> {
         let Some(fold) = self.history.get(view.task_of(node)) else { return Err("it has no events".into()) };
-        let never_began = fold.fence.0 == 0;
-        if end == Status::Cancelled && never_began && is_stopped {
+        if let Some(verdict) = self.check_earlier(view, view.task_of(node)) {
+            return verdict;
+        }
+        let never_began = fold.fence <= view.earlier.fence(view.task_of(node));
+        // It may have been there already when its run was upgraded, for people to cancel.
+        let may_stop = is_stopped || view.earlier.is_known(view.task_of(node));
+        if end == Status::Cancelled && never_began && may_stop {
             return Ok(());
         }
         let verdict = self.verdict(view, node);

@@ -218,6 +218,17 @@ impl Store {
         if batch.events.iter().any(is_other) {
             return Ok(());
         }
+        let run = self.rows.get(&task).and_then(|row| row.run.as_ref()).map(|place| place.run);
+        let is_upgrade = |event: &Event| {
+            run.is_some_and(|run| event.subject == Subject::Run(run))
+                && matches!(event.happening, Happening::RunUpgraded { .. })
+        };
+        if batch.events.iter().any(is_upgrade) {
+            // A node that runs again begins anew.
+            self.promises.begin_anew(task);
+            self.promises.memories.remove(&Owner::Task(task));
+            return Ok(());
+        }
         let from = self.promises.wishes.values().filter_map(|wish| match wish {
             Request::Retry { tasks, continue_from } if tasks.contains(&task) => Some(*continue_from),
             _ => None,

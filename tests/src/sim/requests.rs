@@ -21,6 +21,8 @@ const ENOUGH_RUNS: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kinds {
     pub(super) runs: bool,
+    /// Whether runs get other workflows.
+    pub(super) upgrades: bool,
     pub(super) relations: bool,
     /// Whether attempts ask.
     pub(super) asks: bool,
@@ -34,6 +36,7 @@ impl Kinds {
     pub(super) fn draw(random: &mut Random) -> Self {
         Self {
             runs: random.chance(650),
+            upgrades: random.chance(500),
             relations: random.chance(600),
             asks: random.chance(700),
             changes: random.chance(700),
@@ -79,6 +82,12 @@ impl World {
         if live.is_empty() || (live.len() < ENOUGH_RUNS && self.random.chance(300)) {
             return self.new_run().map(Some);
         }
+        if self.kinds.upgrades
+            && self.random.chance(200)
+            && let Some(upgrade) = self.run_upgrade()
+        {
+            return Ok(Some(upgrade));
+        }
         let run = self.random.pick(&live).unwrap_or(RunId(1));
         let gates = self.store.tasks_that_wait(Waits::Approval);
         Ok(Some(match (self.random.below(12), self.random.pick(&gates)) {
@@ -100,7 +109,9 @@ impl World {
     fn new_run(&mut self) -> Result<Request, String> {
         let number = self.clients.next_submission();
         let name = format!("run {number}");
-        let run = workflows::new_run(&mut self.random, &name)?;
+        let (sent, definition) = workflows::new_run(&mut self.random, &name)?;
+        let run = NewRun { inputs: sent.inputs.clone(), prepared: PreparedRun::new(definition) };
+        self.store.runs.files.insert(name.as_str().into(), sent);
         self.store.runs.sent.insert(name.into(), Arc::clone(&run.prepared.definition));
         let mut hash = [1; 16];
         hash[..8].copy_from_slice(&number.to_le_bytes());

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, Outcome, OutcomeChange, RunNode, SpecRow,
-    TaskBirth, TaskRow, TaskState, TaskWrite, Waits, WorkerRow,
+    AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, NodeRename, Outcome, OutcomeChange, RunNode,
+    SpecRow, TaskBirth, TaskRow, TaskState, TaskWrite, Waits, WorkerRow,
 };
 use agentflow_core::blob::BlobHash;
 use agentflow_core::event::{Event, Happening, Subject};
@@ -142,6 +142,13 @@ impl Store {
 
     fn write(&mut self, mut batch: Batch, cause: &Cause) -> Result<(), String> {
         let whole = Written::of(&mut batch, self);
+        for write in &batch.runs {
+            if let Some(change) = &write.change
+                && let Some(layout) = &change.layout
+            {
+                self.upgrade_view(write.id, write.state.version, change, layout)?;
+            }
+        }
         let ended: BTreeSet<Owner> =
             whole.owners.iter().copied().filter(|owner| !self.is_live(*owner)).collect();
         let made = batch.blobs.iter().map(|blob| (blob.sha256, Arc::clone(&blob.text)));
@@ -171,6 +178,16 @@ impl Store {
         }
         for row in batch.rounds {
             self.ties.write_round(row);
+        }
+        for row in batch.outdated {
+            self.ties.write_outdated(row)?;
+        }
+        self.ties.versions.extend(batch.run_versions);
+        for NodeRename { task, node } in batch.renames {
+            match self.rows.get_mut(&task).and_then(|row| row.run.as_mut()) {
+                Some(place) => place.node = node,
+                None => return Err(format!("task {task} is called {node}, and is not there")),
+            }
         }
         let mut runs = BTreeSet::new();
         for write in batch.runs {
@@ -219,6 +236,11 @@ impl Store {
             _ => None,
         };
         self.history.take(self.head, event, birth)?;
+        if let (Subject::Task(id), Happening::TaskReopened { .. }) = (&event.subject, &event.happening)
+            && self.rows.get(id).is_some_and(|row| row.run.is_some())
+        {
+            self.history.rewind(*id);
+        }
         self.check_order(event)
     }
 
@@ -333,7 +355,9 @@ impl Store {
         let Row { state, outcome, .. } = row;
         let most = self.spec_of(row).map_or(0, |spec| spec.spec.retry.max);
         // Another version may allow fewer.
-        if state.failures > most && state.version == 1 {
+        let versions = row.run.as_ref().and_then(|place| self.ties.runs.get(&place.run));
+        let versions = versions.map_or(1, |run| run.state.version).max(state.version);
+        if state.failures > most && versions == 1 {
             return Err(format!("task {id} was retried {} times, allowed are {most}", state.failures));
         }
         if !state.status.is_settled() {

@@ -3,12 +3,13 @@
 //! Invariants, checked with every row: a run is born once and before it changes; its workflow is there
 //! and has as many nodes as the row says; what relates two tasks names tasks that are there.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    DefinitionRow, LiveRelation, RelationKey, RelationRow, RoundRow, RunRow, RunWrite, SettledNode,
+    DefinitionRow, LiveRelation, OutdatedRow, RelationKey, RelationRow, RoundRow, RunRow, RunVersionRow,
+    RunWrite, SettledNode,
 };
 use agentflow_core::ids::{RunId, SpecHash, TaskId};
 use agentflow_core::kernel::SavedRun;
@@ -29,6 +30,9 @@ pub(super) struct Ties {
     parts: BTreeMap<RunId, Vec<TaskId>>,
     /// How often loops have gone round.
     rounds: BTreeMap<TaskId, u32>,
+    /// Tasks of which a worker has an attempt of an older version of their run.
+    outdated: BTreeSet<TaskId>,
+    pub(super) versions: Vec<RunVersionRow>,
 }
 
 impl Ties {
@@ -44,7 +48,8 @@ impl Ties {
     /// Writes a run. True when it is new.
     pub(super) fn write_run(&mut self, write: RunWrite) -> Result<bool, String> {
         let RunWrite { id, birth, change, state } = write;
-        if change.is_some() {
+        let is_upgrade = change.as_ref().is_some_and(|change| change.layout.is_some());
+        if change.is_some() && !is_upgrade {
             return Err(format!("run {id} got other values; nobody asked for that"));
         }
         match (birth, self.runs.get_mut(&id)) {
@@ -55,15 +60,21 @@ impl Ties {
                 if definition.nodes.len() != birth.nodes as usize {
                     return Err(format!("run {id} has {} nodes: {birth:?}", definition.nodes.len()));
                 }
-                self.runs.insert(id, RunRow { id, birth: *birth, state });
+                self.runs.insert(id, RunRow::new(id, *birth, state));
                 Ok(true)
             }
             (None, Some(row)) => {
-                if row.state.status.is_settled() {
+                if row.state.status.is_settled() && !is_upgrade {
                     return Err(format!("run {id} has ended, and then {state:?}"));
                 }
-                row.state = state;
-                Ok(false)
+                if state.version != row.state.version + u32::from(is_upgrade) {
+                    return Err(format!("run {id} had version {}, and then {state:?}", row.state.version));
+                }
+                row.take(state, change.map(|change| *change));
+                match self.definitions.get(&row.birth.definition) {
+                    Some(definition) if definition.nodes.len() == row.numbers.len() as usize => Ok(false),
+                    other => Err(format!("run {id}: {other:?} for {:?}", row.numbers)),
+                }
             }
             (Some(_), Some(_)) => Err(format!("run {id} was born twice")),
             (None, None) => Err(format!("run {id} changes without having been born")),
@@ -89,6 +100,16 @@ impl Ties {
             Some(round) => drop(self.rounds.insert(task, round)),
             None => drop(self.rounds.remove(&task)),
         }
+    }
+
+    /// Keeps whether the attempt of a task is of an older version of its run.
+    pub(super) fn write_outdated(
+        &mut self,
+        OutdatedRow { task, outdated }: OutdatedRow,
+    ) -> Result<(), String> {
+        let is_news = if outdated { self.outdated.insert(task) } else { self.outdated.remove(&task) };
+        // It may be outdated twice, by two versions.
+        if is_news || outdated { Ok(()) } else { Err(format!("task {task} was not outdated")) }
     }
 
     /// Takes a relation away that another has taken the place of.
@@ -137,24 +158,30 @@ impl Ties {
 
     /// The run that is that node of another.
     pub(super) fn child_of(&self, task: TaskId) -> Option<&RunRow> {
-        self.runs.values().find(|row| row.birth.parent == Some(task))
+        self.runs.values().rfind(|row| row.birth.parent == Some(task))
     }
 
-    /// What a new master reads of runs.
+    /// A run with its tasks that have ended.
+    pub(super) fn saved_run(&self, row: &RunRow, rows: &BTreeMap<TaskId, Row>) -> Option<SavedRun> {
+        let settled = self.parts(row.id).iter().filter_map(|task| {
+            let settled = rows.get(task).filter(|row| row.state.status.is_settled())?;
+            let (node, outcome) = (settled.run.clone()?, settled.outcome.clone());
+            Some(SettledNode { task: *task, node, status: settled.state.status, outcome })
+        });
+        let is_own = |task: TaskId| row.numbers.node_of(task).is_some();
+        let rounds = self.rounds.iter().filter(|(task, _)| is_own(**task));
+        Some(SavedRun {
+            row: row.clone(),
+            definition: Arc::clone(self.definition(row)?),
+            settled: settled.collect(),
+            rounds: rounds.map(|(task, round)| RoundRow { task: *task, round: Some(*round) }).collect(),
+            outdated: self.outdated.iter().copied().filter(|task| is_own(*task)).collect(),
+        })
+    }
+
+    /// What a new master reads of live runs.
     pub(super) fn saved_runs(&self, rows: &BTreeMap<TaskId, Row>) -> Vec<SavedRun> {
-        let saved = |row: &RunRow| {
-            let settled = self.parts(row.id).iter().filter_map(|task| {
-                let settled = rows.get(task).filter(|row| row.state.status.is_settled())?;
-                let (node, outcome) = (settled.run.clone()?, settled.outcome.clone());
-                Some(SettledNode { task: *task, node, status: settled.state.status, outcome })
-            });
-            let definition = Arc::clone(self.definition(row)?);
-            let own = row.birth.first_task..TaskId(row.birth.first_task.0 + u64::from(row.birth.nodes));
-            let rounds = self.rounds.range(own);
-            let rounds = rounds.map(|(task, round)| RoundRow { task: *task, round: Some(*round) }).collect();
-            Some(read_back(SavedRun { row: row.clone(), definition, settled: settled.collect(), rounds }))
-        };
-        self.live_runs().filter_map(saved).collect()
+        self.live_runs().filter_map(|row| self.saved_run(row, rows)).map(|run| read_back(run, &[])).collect()
     }
 
     /// What a new master reads of relations: those for which blocked tasks wait or waited, by
@@ -176,14 +203,14 @@ impl Ties {
 }
 
 /// A run with those large values only that somebody may read.
-fn read_back(mut saved: SavedRun) -> SavedRun {
+pub(super) fn read_back(mut saved: SavedRun, also: &[Box<str>]) -> SavedRun {
     let mut texts = BTreeMap::new();
     for left in saved.settled.iter_mut().filter_map(|node| node.outcome.left.as_deref_mut()) {
         if let (Some(blob), Some(text)) = (left.outputs, left.outputs_text.take()) {
             texts.insert(blob.sha256, text);
         }
     }
-    for left in saved.unread() {
+    for left in saved.unread(also) {
         left.outputs_text = left.outputs.and_then(|blob| texts.get(&blob.sha256).cloned());
     }
     saved

@@ -20,7 +20,7 @@ impl Store {
         let id = view.task_of(node);
         let (Some(fold), Some(row)) = (self.history.get(id), self.rows.get(&id)) else { return Ok(()) };
         let extra = extra(view, node);
-        let began = fold.fence.0 > 0;
+        let began = fold.fence > view.earlier.fence(id);
         let has_approval = extra.is_some_and(|extra| extra.approval.is_some());
         if has_approval && began && !fold.is_approved {
             return Err("it began without its approval".to_owned());
@@ -45,7 +45,12 @@ impl Store {
     }
 
     /// What a node, or an item of it, was to do.
-    fn work_of(&self, view: &View, node: u32, item: Option<(&Value, u32)>) -> Result<PreparedSpec, String> {
+    pub(super) fn work_of(
+        &self,
+        view: &View,
+        node: u32,
+        item: Option<(&Value, u32)>,
+    ) -> Result<PreparedSpec, String> {
         let Some(template) = view.definition.nodes[node as usize].template else {
             return Ok(self.with_question(view, node, milestone()));
         };
@@ -153,6 +158,10 @@ impl Store {
         let mut items = Vec::new();
         for (index, item) in (0..).zip(&list) {
             let name = format!("{}[{index}]", view.definition.nodes[node as usize].name);
+            let name = match row.state.attempt.0 {
+                0 | 1 => name,
+                attempt => format!("{name}@{attempt}"),
+            };
             let is_it = |row: &&Row| row.run.as_ref().is_some_and(|place| *place.node == name);
             let parts = self.ties.parts(view.id).iter();
             let mut found = parts.filter_map(|task| self.rows.get(task)).filter(is_it);
@@ -182,7 +191,7 @@ impl Store {
     fn check_item(&self, view: &View, node: u32, item: (&Value, u32), row: &Row) -> Result<(), String> {
         let began = row.state.fence.0 > 0;
         match self.work_of(view, node, Some(item)) {
-            Ok(spec) if spec.hash != row.spec => {
+            Ok(spec) if spec.hash != row.spec && !self.is_older_item(view, node, item, row) => {
                 Err(format!("item {} was to do {}, it did {:?}", item.1, spec.body, self.spec_of(row)))
             }
             Err(error) if began || row.state.status != Status::Failed => {

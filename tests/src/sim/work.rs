@@ -53,6 +53,7 @@ impl World {
         if !is_for_it || spec.payload == Payload::Milestone {
             return Err(format!("worker {} was given {spec:?}, which it cannot run", worker.name));
         }
+        let needs_some = !spec.resources.is_empty();
         let worker = &mut self.workers[index];
         let (stage, is_part) = (Stage::Waiting, task.run.is_some());
         let work = Work { stage, spec, is_part, started_at: Wall(0), checkpoint: task.checkpoint, step: 0 };
@@ -76,7 +77,8 @@ impl World {
             let counted = counted.filter(|_| is_counted).and_then(|hash| self.store.prepared(hash));
             used.give(counted.map_or(&work.spec.resources, |spec| &spec.spec.resources));
         }
-        if !used.fits(&worker.resources) {
+        // What needs nothing may be given even then.
+        if needs_some && !used.fits(&worker.resources) {
             return Err(format!("worker {} has {:?}, given was {used:?}", worker.name, worker.resources));
         }
         Ok(())

@@ -4,9 +4,8 @@
 //! come after. What a workflow says may still contradict itself (`needs` and `on_failure` of the same
 //! task, by way of others): the reader refuses it, and another one is drawn.
 
-use agentflow_core::kernel::{NewRun, PreparedRun};
 use agentflow_protocol::workflow::WorkflowTasks;
-use agentflow_workflow::read_text;
+use agentflow_workflow::{Definition, Diagnostics, read_text};
 use serde_json::{Map, Value, json};
 
 use super::random::Random;
@@ -17,23 +16,40 @@ const LEVELS: u32 = 2;
 /// How often a workflow is drawn that contradicts itself before a plain one is taken.
 const DRAWS: u32 = 8;
 
-/// A run of a random workflow of that name.
-pub(super) fn new_run(random: &mut Random, name: &str) -> Result<NewRun, String> {
+/// A file with what it was given.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) file: Value,
+    pub(super) vars: Map<String, Value>,
+    pub(super) inputs: Value,
+}
+
+impl Sent {
+    /// What it says.
+    pub(super) fn read(&self) -> Result<Definition, Diagnostics> {
+        let read = read_text(&self.file.to_string(), &WorkflowTasks)?;
+        read.instantiate(&self.vars, &self.inputs)
+    }
+}
+
+/// A random workflow of that name.
+pub(super) fn new_run(random: &mut Random, name: &str) -> Result<(Sent, Definition), String> {
     let vars = Map::from_iter([("count".to_owned(), json!(random.below(4)))]);
     let inputs = json!({"size": random.below(5)});
     for _ in 0..DRAWS {
         let mut file = workflow(random, 0);
         file["name"] = json!(name);
-        let read = read_text(&file.to_string(), &WorkflowTasks);
-        match read.and_then(|read| read.instantiate(&vars, &inputs)) {
-            Ok(definition) => return Ok(NewRun { prepared: PreparedRun::new(definition), inputs }),
+        let sent = Sent { file, vars: vars.clone(), inputs: inputs.clone() };
+        match sent.read() {
+            Ok(definition) => return Ok((sent, definition)),
             Err(wrong) if wrong.to_string().contains("can never run") => {}
-            Err(wrong) => return Err(format!("{file} was refused: {wrong}")),
+            Err(wrong) => return Err(format!("{} was refused: {wrong}", sent.file)),
         }
     }
-    let file = json!({"version": 1, "name": name, "tasks": {"n0": {"kind": "noop"}}});
-    let definition = read_text(&file.to_string(), &WorkflowTasks).map_err(|wrong| wrong.to_string())?;
-    Ok(NewRun { prepared: PreparedRun::new(definition), inputs })
+    let file = json!({"version": 1, "name": name, "tasks": [{"name": "n0", "kind": "noop"}]});
+    let sent = Sent { file, vars: Map::new(), inputs };
+    let definition = sent.read().map_err(|wrong| wrong.to_string())?;
+    Ok((sent, definition))
 }
 
 fn workflow(random: &mut Random, level: u32) -> Value {

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use agentflow_core::ids::{BootId, DecisionNumber, Fence, ReplyTo, SessionEpoch, TaskId};
-use agentflow_core::kernel::{Input, Output, Settings};
+use agentflow_core::ids::{BootId, DecisionNumber, Fence, ReplyTo, RunId, SessionEpoch, TaskId};
+use agentflow_core::kernel::{Input, LoadedRun, Output, Settings};
 
 use super::client::Clients;
 use super::faults::Faults;
@@ -54,6 +54,7 @@ pub(super) enum Happening {
     Commit { life: u64 },
     Committed { life: u64, decision: DecisionNumber },
     Loaded { life: u64, asked: Vec<TaskId> },
+    RunLoaded { life: u64, run: RunId, loaded: Option<Box<LoadedRun>> },
     MasterStarts,
     Fault,
 }
@@ -224,6 +225,10 @@ impl World {
             Happening::Commit { life } => self.on_commit(life),
             Happening::Committed { life, decision } => self.on_committed(life, decision),
             Happening::Loaded { life, asked } => self.on_loaded(life, asked),
+            Happening::RunLoaded { life, run, loaded } if life == self.master.life => {
+                self.step(Input::RunLoaded { run, loaded })
+            }
+            Happening::RunLoaded { .. } => Ok(()),
             Happening::MasterStarts => self.start_master(),
             Happening::Fault => self.strike(),
         }

@@ -6,7 +6,7 @@ use super::{Outcome, RunNode};
 use crate::blob::Outputs;
 use crate::ids::{RunId, SpecHash, TaskId};
 use crate::relation::Relation;
-use crate::run::RunStatus;
+use crate::run::{Numbers, RunStatus};
 use crate::status::Status;
 use crate::time::Wall;
 
@@ -19,7 +19,7 @@ pub struct DefinitionRow {
     pub body: Arc<str>,
 }
 
-/// The part of a run that is written once.
+/// The part of a run that is written when it is made; an upgrade replaces most of it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RunBirth {
     /// Its workflow.
@@ -28,7 +28,8 @@ pub struct RunBirth {
     pub name: Box<str>,
     /// `sequential`, `parallel`, `dag`, `pipeline` or `conditional`.
     pub mode: &'static str,
-    /// The task number of its first node; the others follow in the order of the definition.
+    /// The task number of the first node that it was made with; the others followed in their order.
+    /// Stays as it is: what the nodes' numbers are now says [`RunRow::numbers`].
     pub first_task: TaskId,
     /// How many nodes it has.
     pub nodes: u32,
@@ -47,6 +48,8 @@ pub struct RunState {
     pub status: RunStatus,
     /// Raised by each `rerun`; from 1.
     pub revision: u32,
+    /// Raised by each `upgrade`; from 1.
+    pub version: u32,
     /// When it ended.
     pub settled_at: Option<Wall>,
     /// Why it failed.
@@ -82,13 +85,64 @@ pub struct RoundRow {
     pub round: Option<u32>,
 }
 
-/// A run was given other values to run with again.
+/// A run was given other values to run with again, or another workflow.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RunChange {
     /// The workflow with its new `vars`; its text is in [`super::Batch::definitions`].
     pub definition: SpecHash,
     /// The new inputs, a JSON value as text.
     pub inputs: Box<str>,
+    /// Present when it has other nodes.
+    pub layout: Option<RunLayout>,
+}
+
+/// What else of a run's row follows from its workflow.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunLayout {
+    /// As in [`RunBirth`].
+    pub name: Box<str>,
+    /// As in [`RunBirth`].
+    pub mode: &'static str,
+    /// The tasks of its nodes. They take the place of all that was kept of them.
+    pub numbers: Numbers,
+}
+
+/// A version of a run, kept whole for as long as the run is. Runs that were never upgraded have none.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunVersionRow {
+    /// Which run.
+    pub run: RunId,
+    /// From 1.
+    pub version: u32,
+    /// Its workflow.
+    pub definition: SpecHash,
+    /// Its inputs, a JSON value as text.
+    pub inputs: Box<str>,
+    /// Why; empty for the first.
+    pub reason: Arc<str>,
+    /// Who; may be empty.
+    pub author: Arc<str>,
+    /// When.
+    pub created_at: Wall,
+}
+
+/// A task of a run is called otherwise: its node was renamed, or is no longer one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRename {
+    /// Which task.
+    pub task: TaskId,
+    /// Its new name; see [`RunNode::node`].
+    pub node: Arc<str>,
+}
+
+/// Whether the attempt of a node that a worker has is of an older version of its run, so that the next
+/// one is made anew. Removed with the task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutdatedRow {
+    /// The node's task.
+    pub task: TaskId,
+    /// Whether it is from now on.
+    pub outdated: bool,
 }
 
 /// One run's row.
@@ -142,10 +196,31 @@ impl RelationRow {
 pub struct RunRow {
     /// Which.
     pub id: RunId,
-    /// As it began.
+    /// As it was made, or as the last upgrade made it.
     pub birth: RunBirth,
+    /// The tasks of its nodes.
+    pub numbers: Numbers,
     /// As it was last written.
     pub state: RunState,
+}
+
+impl RunRow {
+    /// A run that was just made.
+    #[must_use]
+    pub fn new(id: RunId, birth: RunBirth, state: RunState) -> Self {
+        Self { id, numbers: Numbers::row(birth.first_task, birth.nodes), birth, state }
+    }
+
+    /// What a later write makes of it.
+    pub fn take(&mut self, state: RunState, change: Option<RunChange>) {
+        self.state = state;
+        let Some(RunChange { definition, inputs, layout }) = change else { return };
+        (self.birth.definition, self.birth.inputs) = (definition, inputs);
+        if let Some(RunLayout { name, mode, numbers }) = layout {
+            (self.birth.name, self.birth.mode, self.birth.nodes) = (name, mode, numbers.len());
+            self.numbers = numbers;
+        }
+    }
 }
 
 /// A task of a run that has ended, as recovery reads it back.

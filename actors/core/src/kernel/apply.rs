@@ -190,8 +190,10 @@ impl Kernel {
                 self.write(step, id, None, outcome);
                 if after.is_ready() { self.enqueue(step, id) } else { self.set_wake_timer(step, id) }
             }
-            // Its row says that it waits; that is all there is to say.
-            TaskEvent::Asked => self.write(step, id, None, outcome),
+            TaskEvent::Asked => {
+                step.task_event(id, Happening::TaskAsked {});
+                self.write(step, id, None, outcome);
+            }
             TaskEvent::Approved => {
                 step.task_event(id, Happening::TaskApproved {});
                 self.write(step, id, None, outcome);
@@ -215,7 +217,7 @@ impl Kernel {
             }
         }
         if matches!(after.phase, Phase::Ready(_) | Phase::Delayed(_)) {
-            self.wait_if_paused(step, id);
+            self.wait_for_run(step, id);
         }
     }
 
@@ -346,6 +348,7 @@ impl Kernel {
         if let Some(count) = self.counters.settled.of(status) {
             *count += 1;
         }
+        self.leave_outdated(step, id);
         let place = self.runs.leave_place(id);
         if place.is_some() || self.relations.contains(id) {
             step.ended.push_back(Ended { task: id, place, status, outcome: kept(&outcome) });

@@ -97,7 +97,16 @@ impl Kernel {
         if live != self.runs.places() {
             return Err(format!("{} places of runs for {live} live tasks", self.runs.places()));
         }
+        if let Some(task) = self.runs.outdated().find(|task| {
+            self.runs.place(*task).is_none()
+                || self.tasks.get(*task).is_none_or(|entry| entry.task.hold().is_none())
+        }) {
+            return Err(format!("task {task} has no attempt of an older version of its run"));
+        }
         for run in self.runs.iter() {
+            if run.numbers.len() != run.nodes() {
+                return Err(format!("run {} has other numbers than nodes", run.id));
+            }
             if run.graph.outcome().is_some() {
                 return Err(format!("every node of run {} has ended, and it has not", run.id));
             }

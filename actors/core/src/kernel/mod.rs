@@ -56,7 +56,7 @@ pub use schedules::{SavedSchedule, Scheduled};
 pub use words::{
     Again, Answer, Assigned, Effect, Fork, Input, LoadedRun, LoadedTask, MakeTask, NewRun, NewTask,
     NewVersion, NodeWhy, Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RestoreRequest,
-    RunAction, RunWhy, SaveRequest, SavedRun, Stats, SubmitKey, WorkerInfo,
+    RunAction, RunWhy, SaveRequest, SavedRun, Stats, SubmitKey, UpgradeRun, WorkerInfo,
 };
 
 use crate::batch::{Batch, Counters};

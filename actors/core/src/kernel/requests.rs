@@ -96,6 +96,10 @@ impl Kernel {
                 self.on_fork(step, to, *fork);
                 return;
             }
+            Request::UpgradeRun(upgrade) => {
+                self.on_upgrade_run(step, to, *upgrade);
+                return;
+            }
             Request::ConfigureKey(row) => self.configure_key(step, row).map(|()| Answer::Done),
             Request::Keys => Ok(Answer::Keys(self.key_infos())),
             Request::PutSchedule(schedule) => self.put_schedule(step, *schedule).map(|()| Answer::Done),
@@ -182,10 +186,17 @@ impl Kernel {
     /// Has a blocked task require what its new body says.
     pub(super) fn change_class(&mut self, step: &mut Step, id: TaskId, new: &super::NewTask) {
         debug_assert!(self.tasks.get(id).is_some_and(|entry| entry.task.phase == Phase::Blocked));
+        let Some(old) = self.tasks.get(id) else { return };
+        let is_other = self.classes.get(old.class).requirement.group != new.group;
+        let is_other = is_other || old.task.priority != new.priority;
         self.reclass(step, id, Requirement::of(&new.group, &new.spec.spec), false);
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.task.priority = new.priority;
             entry.task.ready_at = new.not_before.unwrap_or(step.now.wall);
+        }
+        if is_other {
+            let group = Arc::clone(&new.group);
+            step.task_event(id, Happening::TaskChanged { group, priority: new.priority });
         }
     }
 

@@ -19,6 +19,7 @@ mod parts;
 mod rerun;
 mod restore;
 mod table;
+mod upgrade;
 mod values;
 mod why;
 
@@ -47,6 +48,7 @@ pub(super) use restore::LiveNode;
 pub use restore::SavedRun;
 use table::Run;
 pub(crate) use table::{Place, RunTable};
+pub use upgrade::UpgradeRun;
 
 /// Nodes on which one step decides; the rest follows in the next. As long as a large submission.
 const NODES_PER_STEP: u32 = 10_000;
@@ -288,6 +290,7 @@ impl Run {
         RunState {
             status: self.status,
             revision: self.revision,
+            version: self.version,
             settled_at: self.settled_at,
             error: self.error.clone(),
             stopping: self

@@ -8,6 +8,7 @@ mod queue;
 mod relations;
 mod rerun;
 mod rows;
+mod run_upgrades;
 mod runs;
 mod saved;
 mod schedules;

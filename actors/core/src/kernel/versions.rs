@@ -83,7 +83,9 @@ impl Kernel {
         if new.restart {
             self.supersede_attempt(step, id, &format!("version {} takes its place", new.from + 1))?;
         }
-        let waits_there = self.waits_at_its_worker(id, new.spec.hash);
+        let is_other =
+            self.tasks.get(id).is_some_and(|entry| self.specs.get(entry.spec).hash != new.spec.hash);
+        let waits_there = is_other && self.waits_at_its_worker(id);
         let version = self.upgrade(step, new);
         if waits_there {
             // One that has begun meanwhile says so, and finishes on its version.
@@ -93,13 +95,11 @@ impl Kernel {
         Ok(Answer::Upgraded { version })
     }
 
-    /// Whether an attempt of other work than that has been handed over and has not begun.
-    fn waits_at_its_worker(&self, id: TaskId, new: SpecHash) -> bool {
-        self.tasks.get(id).is_some_and(|entry| {
-            let waits = entry.task.hold().is_some_and(|hold| {
-                hold.started_at.is_none() && !hold.cancelling && self.workers[hold.worker].session.is_some()
-            });
-            waits && self.specs.get(entry.spec).hash != new
+    /// Whether an attempt has been handed over and has not begun, and can be asked back.
+    pub(super) fn waits_at_its_worker(&self, id: TaskId) -> bool {
+        let hold = self.tasks.get(id).and_then(|entry| entry.task.hold());
+        hold.is_some_and(|hold| {
+            hold.started_at.is_none() && !hold.cancelling && self.workers[hold.worker].session.is_some()
         })
     }
 

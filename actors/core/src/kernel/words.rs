@@ -13,7 +13,9 @@ use crate::time::Mono;
 
 pub use super::prepared::PreparedSpec;
 pub use super::relations::Predecessor;
-pub use super::runs::{Again, Fork, LoadedRun, MakeTask, NewRun, PreparedRun, RunAction, SavedRun};
+pub use super::runs::{
+    Again, Fork, LoadedRun, MakeTask, NewRun, PreparedRun, RunAction, SavedRun, UpgradeRun,
+};
 pub use request::{
     Answer, NewTask, NewVersion, NodeWhy, Reply, Request, RestoreRequest, RunWhy, SaveRequest, Stats,
     SubmitKey, WorkerInfo,
@@ -215,6 +217,9 @@ pub enum Effect {
         run: RunId,
         /// Whether with the files that its tasks left.
         files: bool,
+        /// Names of nodes whose large values are to be read, beside those of which its workflow reads
+        /// them.
+        also: Vec<Box<str>>,
     },
 }
 

@@ -4,9 +4,12 @@
 //! `kernel/runs.rs`.
 
 mod graph;
+pub mod mapping;
+mod numbers;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use graph::{Graph, NodeStatus, Step};
+pub use numbers::{Numbers, Range};
 pub use status::RunStatus;

@@ -78,8 +78,8 @@ impl Task {
             },
             Command::Block => match &self.phase {
                 Phase::Blocked => Ok(None),
-                Phase::Delayed(_) | Phase::Ready(_) => Ok(Some(TaskEvent::Blocked)),
-                Phase::Gate | Phase::Open(_) | Phase::Assigned(_) | Phase::Settled(_) => {
+                Phase::Gate | Phase::Delayed(_) | Phase::Ready(_) => Ok(Some(TaskEvent::Blocked)),
+                Phase::Open(_) | Phase::Assigned(_) | Phase::Settled(_) => {
                     Err(self.illegal("waiting for another", "not begun and not handed to a worker"))
                 }
             },

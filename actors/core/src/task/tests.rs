@@ -165,7 +165,7 @@ fn every_phase_against_every_command() {
         prioritise     changed changed illegal changed changed   changed   illegal   illegal   illegal   illegal
         again          stale   stale   stale   stale   stale     ready     ready     ready     completed stale
         again-failed   stale   stale   stale   stale   stale     delayed   delayed   delayed   cancelled stale
-        block          -       illegal illegal blocked blocked   blocked   illegal   illegal   illegal   illegal
+        block          -       blocked illegal blocked blocked   blocked   illegal   illegal   illegal   illegal
         unblock        ready   -       -       -       -         -         -         -         -         -
         skip           skipped skipped illegal skipped skipped   skipped   illegal   illegal   illegal   illegal
         ask            gate    illegal illegal illegal illegal   illegal   illegal   illegal   illegal   illegal

@@ -130,6 +130,22 @@ fn what_a_view_says_is_not_said_again() {
 }
 
 #[test]
+fn an_upgrade_brings_other_nodes() {
+    let mut board = board(&["build", "test"], &[event(1, "task:1", "task.started", json!({"attempt": 1}))]);
+    let upgraded = event(2, "run:5", "run.upgraded", json!({"version": 2}));
+    assert!(board.is_replaced_by(&upgraded));
+    assert!(!board.is_replaced_by(&event(2, "run:6", "run.upgraded", json!({"version": 2}))));
+    let mut newer = view(&["make", "test", "publish"]);
+    let nodes = newer.nodes.as_mut().expect("nodes");
+    (nodes[0].status, nodes[2].task_id) = (Status::Running, 9);
+    nodes.remove(1);
+    assert_eq!(board.refresh(&newer), [], "nothing became of what was there");
+    assert_eq!(board.full_name(node(1)), "publish");
+    let begun = changes(&mut board, &[event(3, "task:9", "task.started", json!({"attempt": 1}))]);
+    assert_eq!(begun, [Change::Began(node(1))]);
+}
+
+#[test]
 fn a_reason_is_noted() {
     let mut board =
         board(&["ship"], &[event(1, "task:1", "task.created", json!({"run": 5, "node": "ship"}))]);

@@ -2,7 +2,7 @@
 
 use super::table::Run;
 use super::{run_event, write_run};
-use crate::batch::OutcomeChange;
+use crate::batch::{OutcomeChange, OutdatedRow};
 use crate::event::Happening;
 use crate::ids::{RunId, TaskId};
 use crate::kernel::words::Answer;
@@ -58,7 +58,7 @@ impl Kernel {
                 .get(task)
                 .is_some_and(|entry| matches!(entry.task.phase, Phase::Ready(_) | Phase::Delayed(_)));
             if waits {
-                self.hold_back(step, run, task);
+                self.hold_back(step, run, task, true);
             }
         }
         for child in run.children() {
@@ -71,24 +71,40 @@ impl Kernel {
         Ok(())
     }
 
-    /// What comes back from a worker to a paused run, to be tried again, waits too.
-    pub(in crate::kernel) fn wait_if_paused(&mut self, step: &mut Step, task: TaskId) {
+    /// What comes back from a worker, to be tried again, waits if its run is paused; and is made anew if
+    /// the attempt was of an older version of its run.
+    pub(in crate::kernel) fn wait_for_run(&mut self, step: &mut Step, task: TaskId) {
         let Some(place) = self.runs.place(task) else { return };
         // One that is being worked on is taken out: that decides for itself.
         let Some(mut run) = self.runs.take(place.run) else { return };
-        if run.status == RunStatus::Paused {
-            self.hold_back(step, &mut run, task);
+        let is_outdated = self.leave_outdated(step, task);
+        if is_outdated || run.status == RunStatus::Paused {
+            self.hold_back(step, &mut run, task, !is_outdated);
+        }
+        if is_outdated {
+            step.runs.insert(run.id);
         }
         self.runs.put_back(run);
     }
 
-    /// Has a task of a run that is paused wait.
-    fn hold_back(&mut self, step: &mut Step, run: &mut Run, task: TaskId) {
+    /// Whether the last attempt of a task was of an older version of its run; from now on it is not.
+    pub(in crate::kernel) fn leave_outdated(&mut self, step: &mut Step, task: TaskId) -> bool {
+        let was_outdated = self.runs.take_outdated(task);
+        if was_outdated {
+            step.batch.outdated.push(OutdatedRow { task, outdated: false });
+        }
+        was_outdated
+    }
+
+    /// Has a task of a run wait until the run begins it: as it is, or made anew.
+    fn hold_back(&mut self, step: &mut Step, run: &mut Run, task: TaskId, as_it_is: bool) {
         if let Some(place) = self.runs.place(task).filter(|place| place.item.is_none()) {
             run.graph.unbegin(place.node);
             // Before its row is written. It was decided on, and goes on as it is, with whatever people
             // have changed of it.
-            self.runs.approve(task);
+            if as_it_is {
+                self.runs.approve(task);
+            }
         }
         let blocked = self.command(step, task, Command::Block, OutcomeChange::Keep);
         debug_assert!(blocked.is_ok(), "{blocked:?}");

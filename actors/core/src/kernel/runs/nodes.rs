@@ -84,7 +84,7 @@ impl Kernel {
     fn make_node(&mut self, step: &mut Step, run: &Run, node: u32, task: NewTask, begin: Begin) {
         let id = run.task_of(node);
         if self.tasks.get(id).is_some() {
-            self.rewrite(step, id, task, begin);
+            self.rewrite(step, id, run.name_of(node), task, begin);
             return;
         }
         let name = run.name_of(node).into();
@@ -92,9 +92,14 @@ impl Kernel {
         self.make_part(step, id, task, begin, place, name);
     }
 
-    fn rewrite(&mut self, step: &mut Step, id: TaskId, task: NewTask, begin: Begin) {
+    fn rewrite(&mut self, step: &mut Step, id: TaskId, node: &str, task: NewTask, begin: Begin) {
         self.change_spec(step, id, &task.spec);
         self.change_class(step, id, &task);
+        // Another version of the run may have another title or another name for it.
+        self.write(step, id, None, OutcomeChange::Keep);
+        if let Some(write) = step.batch.tasks.last_mut() {
+            write.title = Some(if task.title.is_empty() { node.into() } else { task.title });
+        }
         let command = match begin {
             Begin::Ready => Command::Unblock,
             Begin::Gate => Command::Ask,

@@ -61,6 +61,16 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// Items that have begun and not ended.
+    pub(super) fn active(&self) -> u32 {
+        match self {
+            Self::Items(items) => items.active,
+            Self::Child(_) => 0,
+        }
+    }
+}
+
 impl Items {
     fn count(&self) -> u32 {
         u32::try_from(self.list.len()).unwrap_or(u32::MAX)

@@ -16,6 +16,7 @@ use agentflow_workflow::Scope;
 
 use super::fork::Fork;
 use super::table::{Place, Run};
+use super::upgrade::UpgradeRun;
 use super::{PreparedRun, SavedRun, run_event, run_value};
 use crate::batch::{DefinitionRow, OutcomeChange, RunChange, RunWrite};
 use crate::event::Happening;
@@ -59,6 +60,17 @@ pub struct LoadedRun {
 pub(super) enum Purpose {
     Again(Again),
     Fork(Fork),
+    Upgrade(Box<UpgradeRun>),
+}
+
+impl Purpose {
+    /// Nodes whose values are needed, beside those that the run's own workflow reads.
+    fn also_reads(&self) -> Vec<Box<str>> {
+        match self {
+            Self::Again(_) | Self::Fork(_) => Vec::new(),
+            Self::Upgrade(upgrade) => upgrade.reads(),
+        }
+    }
 }
 
 /// Runs whose rows are on their way, with what is to be done and who waits.
@@ -85,8 +97,9 @@ impl Kernel {
             return;
         }
         let files = matches!(purpose, Purpose::Fork(_));
+        let also = purpose.also_reads();
         self.rerunning.0.insert(run, (to, purpose));
-        step.effects.push(Effect::LoadRun { run, files });
+        step.effects.push(Effect::LoadRun { run, files, also });
     }
 
     pub(in crate::kernel) fn on_run_loaded(
@@ -101,6 +114,7 @@ impl Kernel {
                 self.run_again(step, again, *loaded).map(|()| Answer::Done)
             }
             (Some(loaded), Purpose::Fork(fork)) => self.fork_run(step, fork, *loaded),
+            (Some(loaded), Purpose::Upgrade(upgrade)) => self.upgrade_run(step, *upgrade, *loaded),
             (None, _) => Err(Rejection::UnknownRun(id)),
         };
         step.effects.push(Effect::Reply { to, reply });
@@ -110,10 +124,7 @@ impl Kernel {
         let id = again.run;
         let LoadedRun { saved, tasks, memory } = loaded;
         let was_over = self.runs.get(id).is_none();
-        let mut run = match self.runs.take(id) {
-            Some(run) => run,
-            None => Box::new(self.rebuilt(saved)),
-        };
+        let mut run = self.take_or_rebuild(id, saved)?;
         match self.rewind_run(step, &mut run, again, tasks) {
             Ok(()) => {
                 step.runs.insert(id);
@@ -130,6 +141,16 @@ impl Kernel {
                 }
                 Err(rejection)
             }
+        }
+    }
+
+    /// The run as it is, or as it ended.
+    pub(super) fn take_or_rebuild(&mut self, id: RunId, saved: SavedRun) -> Result<Box<Run>, Rejection> {
+        match self.runs.take(id) {
+            Some(run) => Ok(run),
+            // It has ended since its rows were read: they do not say how.
+            None if !saved.row.state.status.is_settled() => Err(Rejection::Busy),
+            None => Ok(Box::new(self.rebuilt(saved))),
         }
     }
 
@@ -191,8 +212,15 @@ impl Kernel {
     }
 
     /// Brings a node's task back to wait for its run.
-    fn rewind_task(&mut self, step: &mut Step, run: &Run, node: u32, loaded: LoadedTask, goes_on: bool) {
-        let LoadedTask { row, spec, saved, .. } = loaded;
+    pub(super) fn rewind_task(
+        &mut self,
+        step: &mut Step,
+        run: &Run,
+        node: u32,
+        loaded: LoadedTask,
+        goes_on: bool,
+    ) {
+        let LoadedTask { row, spec, saved, successors } = loaded;
         let (id, state) = (row.id, row.state);
         let task = Task {
             phase: Phase::Settled(state.status),
@@ -207,6 +235,7 @@ impl Kernel {
         };
         self.saved.enter(id, saved);
         self.bring_back(step, id, task, &state, &spec);
+        self.wait_again(&successors);
         self.runs.set_place(id, Place { run: run.id, node, item: None });
         if !goes_on {
             self.begin_anew(step, id);
@@ -258,7 +287,8 @@ impl Run {
     ) -> Result<RunChange, Rejection> {
         self.check_same_nodes(&prepared)?;
         step.batch.definitions.push(DefinitionRow { hash: prepared.hash, body: prepared.body });
-        let change = RunChange { definition: prepared.hash, inputs: inputs.to_string().into() };
+        let inputs_text = inputs.to_string().into();
+        let change = RunChange { definition: prepared.hash, inputs: inputs_text, layout: None };
         self.scope = Scope::new().vars(&prepared.definition.vars).inputs(&inputs).run(&run_value(
             self.id,
             &prepared.definition.name,

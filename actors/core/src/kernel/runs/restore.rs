@@ -29,6 +29,8 @@ pub struct SavedRun {
     pub settled: Vec<SettledNode>,
     /// The rounds of its loops.
     pub rounds: Vec<RoundRow>,
+    /// Tasks of which a worker has an attempt of an older version of the run.
+    pub outdated: Vec<TaskId>,
 }
 
 impl SavedRun {
@@ -38,10 +40,12 @@ impl SavedRun {
         self.settled.iter().any(|node| node.outcome.left.is_some())
     }
 
-    /// What expressions may read of what its tasks left elsewhere.
-    pub fn unread(&mut self) -> impl Iterator<Item = &mut Left> {
-        let read = super::values::read_nodes(&self.definition);
+    /// What expressions may read of what its tasks left elsewhere: those of its workflow, and of the
+    /// nodes `also`.
+    pub fn unread(&mut self, also: &[Box<str>]) -> impl Iterator<Item = &mut Left> {
+        let mut read = super::values::read_nodes(&self.definition);
         let names = self.definition.names();
+        read.extend(also.iter().filter_map(|name| names.get(&**name)));
         let is_child = self.row.birth.parent.is_some();
         let read: FxHashSet<TaskId> = self
             .settled
@@ -93,7 +97,7 @@ pub(super) fn item_name(node: &str, item: u32, attempt: u32) -> String {
 }
 
 /// A node's index, and for an item which it is and in which attempt, by the name in the row.
-fn place_of(names: &FxHashMap<&str, u32>, name: &str) -> Option<(u32, Option<(u32, u32)>)> {
+pub(super) fn place_of(names: &FxHashMap<&str, u32>, name: &str) -> Option<(u32, Option<(u32, u32)>)> {
     if let Some(node) = names.get(name) {
         return Some((*node, None));
     }
@@ -133,11 +137,13 @@ impl Kernel {
     }
 
     fn assemble(&mut self, saved: SavedRun, live: &[LiveNode], children: &BTreeMap<TaskId, RunId>) -> Run {
-        let SavedRun { row, definition, settled, rounds } = saved;
+        let SavedRun { row, definition, settled, rounds, outdated } = saved;
         let inputs = serde_json::from_str(&row.birth.inputs).unwrap_or_default();
         let mut run = Run::new(row.id, Arc::clone(&definition), inputs, &row.birth);
         run.status = row.state.status;
         run.revision = row.state.revision;
+        run.version = row.state.version;
+        run.numbers = row.numbers;
         let names = definition.names();
         let mut ended = Vec::new();
         let mut items: BTreeMap<(u32, u32), Vec<(u32, &SettledNode)>> = BTreeMap::new();
@@ -172,8 +178,13 @@ impl Kernel {
             }
         }
         for RoundRow { task, round } in rounds {
-            if let Some(round) = round {
-                run.rounds.insert(run.node_of(task), round);
+            if let (Some(round), Some(node)) = (round, run.node_of(task)) {
+                run.rounds.insert(node, round);
+            }
+        }
+        for task in outdated {
+            if self.tasks.get(task).is_some_and(|entry| entry.task.hold().is_some()) {
+                self.runs.set_outdated(task);
             }
         }
         run.graph = Graph::restore(Arc::clone(&definition), ended.into_iter(), active.into_iter());

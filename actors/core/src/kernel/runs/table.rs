@@ -15,7 +15,7 @@ use crate::batch::{Outcome, RunBirth};
 use crate::blob::{BlobRef, InputSource};
 use crate::ids::{RunId, TaskId};
 use crate::limits;
-use crate::run::{Graph, RunStatus};
+use crate::run::{Graph, Numbers, RunStatus};
 use crate::status::Status;
 use crate::time::Wall;
 
@@ -52,6 +52,10 @@ impl Kept {
 
     pub(crate) fn outcome(&self) -> &Outcome {
         &self.outcome
+    }
+
+    pub(crate) fn into_outcome(self) -> Outcome {
+        self.outcome
     }
 
     /// Its outputs as JSON, as far as they can be read here.
@@ -123,9 +127,11 @@ pub(crate) struct Run {
     pub(crate) graph: Graph,
     pub(crate) status: RunStatus,
     pub(crate) revision: u32,
+    pub(crate) version: u32,
     pub(crate) error: Option<Arc<str>>,
     pub(crate) settled_at: Option<Wall>,
-    pub(crate) first_task: TaskId,
+    /// The tasks of its nodes.
+    pub(crate) numbers: Numbers,
     pub(crate) created_at: Wall,
     pub(crate) parent: Option<TaskId>,
     /// What every expression of the run sees.
@@ -155,9 +161,10 @@ impl Run {
             graph: Graph::new(Arc::clone(&definition)),
             status: RunStatus::Pending,
             revision: 1,
+            version: 1,
             error: None,
             settled_at: None,
-            first_task: birth.first_task,
+            numbers: Numbers::row(birth.first_task, birth.nodes),
             created_at: birth.created_at,
             parent: birth.parent,
             scope,
@@ -181,12 +188,12 @@ impl Run {
 
     /// The number of a node's task.
     pub(crate) fn task_of(&self, node: u32) -> TaskId {
-        TaskId(self.first_task.0 + u64::from(node))
+        self.numbers.task_of(node)
     }
 
     /// The node that a task is, if it is one and no item.
-    pub(crate) fn node_of(&self, task: TaskId) -> u32 {
-        u32::try_from(task.0.saturating_sub(self.first_task.0)).unwrap_or(u32::MAX)
+    pub(crate) fn node_of(&self, task: TaskId) -> Option<u32> {
+        self.numbers.node_of(task)
     }
 
     pub(crate) fn name_of(&self, node: u32) -> &str {
@@ -231,6 +238,8 @@ pub(crate) struct RunTable {
     /// Tasks of nodes that were decided on or approved and have not begun, or have to begin again: all
     /// that they wait for is room.
     approved: FxHashSet<TaskId>,
+    /// Tasks of nodes of which a worker has an attempt that is of an older version of the run.
+    outdated: FxHashSet<TaskId>,
 }
 
 impl RunTable {
@@ -286,12 +295,28 @@ impl RunTable {
         self.approved.remove(&task)
     }
 
+    /// The attempt that a worker has is of an older version: the next one is made anew.
+    pub(crate) fn set_outdated(&mut self, task: TaskId) {
+        self.outdated.insert(task);
+    }
+
+    /// Whether the last attempt is of an older version; from now on it is not.
+    pub(crate) fn take_outdated(&mut self, task: TaskId) -> bool {
+        self.outdated.remove(&task)
+    }
+
+    /// How many attempts are of an older version.
+    pub(crate) fn outdated(&self) -> impl Iterator<Item = TaskId> {
+        self.outdated.iter().copied()
+    }
+
     pub(crate) fn set_place(&mut self, task: TaskId, place: Place) {
         self.places.insert(task, place);
     }
 
     pub(crate) fn leave_place(&mut self, task: TaskId) -> Option<Place> {
         self.approved.remove(&task);
+        self.outdated.remove(&task);
         self.places.remove(&task)
     }
 

@@ -257,36 +257,14 @@ pub(crate) fn without_line_end(text: &str) -> &str {
 pub(crate) fn read_nodes(definition: &Definition) -> FxHashSet<u32> {
     let mut read = FxHashSet::default();
     let names = definition.names();
-    let mut add = |node: u32, references: &References| {
+    definition.each_reference(|node, references| {
         for name in &references.tasks {
             read.extend(names.get(&*definition.name_for(node, name)));
         }
         if references.all_tasks {
             read.extend(names.values());
         }
-    };
-    let of_value = |value: &Value| Rendering::new(value).ok().map(|rendering| rendering.references().clone());
-    let templates: Vec<Option<References>> = definition
-        .templates
-        .iter()
-        .map(|template| template.has_expressions.then(|| of_value(&template.value())).flatten())
-        .collect();
-    for (node, body) in (0..).zip(&definition.nodes) {
-        if let Some(Some(references)) = body.template.and_then(|template| templates.get(template as usize)) {
-            add(node, references);
-        }
-        let Some(extra) = &body.extra else { continue };
-        for expression in extra.when.iter().chain(extra.repeat.as_ref().map(|repeat| &repeat.until)) {
-            add(node, expression.references());
-        }
-        let message = extra.approval.as_ref().map(|approval| Value::from(approval.message.as_str()));
-        let child = extra.child.as_ref().map(|child| &child.vars);
-        for value in extra.foreach.iter().chain(&extra.collect).chain(&message).chain(child) {
-            if let Some(references) = of_value(value) {
-                add(node, &references);
-            }
-        }
-    }
+    });
     let stages = definition.nodes.iter().filter_map(|node| node.extra.as_ref()?.input_from);
     read.extend(stages);
     read

@@ -29,12 +29,7 @@ impl Kernel {
     /// Why a node does not begin of which nothing has become yet. `None` if the number is no such
     /// node's.
     pub(in crate::kernel) fn why_unwritten(&self, id: TaskId) -> Option<Vec<Reason>> {
-        let has = |run: &&Run| {
-            let offset = id.0.checked_sub(run.first_task.0);
-            offset.is_some_and(|offset| offset < u64::from(run.nodes()))
-        };
-        let run = self.runs.iter().find(has)?;
-        let node = run.node_of(id);
+        let (run, node) = self.runs.iter().find_map(|run| Some((run, run.node_of(id)?)))?;
         run.graph.status(node).status().is_none().then(|| run.reasons(node))
     }
 

@@ -24,7 +24,7 @@ impl Bench {
         let from = from.iter().map(|name| (*name).into()).collect();
         let request = Request::Fork(Box::new(Fork { run, from, change }));
         let effects = self.step(Input::Request { reply: ReplyTo(7), request });
-        assert_eq!(effects, [Effect::LoadRun { run, files: true }]);
+        assert_eq!(effects, [Effect::LoadRun { run, files: true, also: vec![] }]);
         let loaded = Rows::of(&self.batches).loaded(run, &self.batches);
         let mut effects = self.step(Input::RunLoaded { run, loaded: Some(Box::new(loaded)) });
         let at = effects.iter().position(|effect| matches!(effect, Effect::Reply { .. })).expect("an answer");

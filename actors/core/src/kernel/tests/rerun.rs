@@ -23,7 +23,7 @@ impl Bench {
         let again =
             Box::new(Again { run, from, only_skipped, continue_from: ContinueFrom::Beginning, change });
         let request = Input::Request { reply: ReplyTo(7), request: Request::Rerun(again) };
-        assert_eq!(self.step(request), [Effect::LoadRun { run, files: false }]);
+        assert_eq!(self.step(request), [Effect::LoadRun { run, files: false, also: vec![] }]);
         let loaded = Rows::of(&self.batches).loaded(run, &self.batches);
         let mut effects = self.step(Input::RunLoaded { run, loaded: Some(Box::new(loaded)) });
         let at = effects.iter().position(|effect| matches!(effect, Effect::Reply { .. })).expect("an answer");
@@ -42,7 +42,9 @@ impl Bench {
             change: None,
         });
         let mut effects = self.step(Input::Request { reply: ReplyTo(8), request: Request::Rerun(again) });
-        if let Some(at) = effects.iter().position(|effect| *effect == Effect::LoadRun { run, files: false }) {
+        if let Some(at) =
+            effects.iter().position(|effect| *effect == Effect::LoadRun { run, files: false, also: vec![] })
+        {
             effects.remove(at);
             let loaded = Rows::of(&self.batches).loaded(run, &self.batches);
             effects.extend(self.step(Input::RunLoaded { run, loaded: Some(Box::new(loaded)) }));

@@ -1,11 +1,11 @@
 //! What a database would hold after every batch so far, and a new master that starts from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::batch::{
-    CheckpointRow, ChoiceRow, LiveRelation, MemoryRow, OutcomeChange, RoundRow, RunRow, SavedWrites,
-    SettledNode, TaskRow, VersionRow,
+    CheckpointRow, ChoiceRow, LiveRelation, MemoryRow, NodeRename, OutcomeChange, OutdatedRow, RoundRow,
+    RunRow, RunVersionRow, SavedWrites, SettledNode, TaskRow, VersionRow,
 };
 use crate::checkpoint::{Choice, KeptCheckpoint};
 use crate::ids::{CheckpointId, RunId, SpecHash};
@@ -18,6 +18,8 @@ pub(super) struct Rows {
     definitions: BTreeMap<SpecHash, Arc<str>>,
     relations: Vec<crate::batch::RelationRow>,
     rounds: BTreeMap<TaskId, Option<u32>>,
+    pub(super) outdated: BTreeSet<TaskId>,
+    pub(super) run_versions: Vec<RunVersionRow>,
     pub(super) checkpoints: BTreeMap<CheckpointId, CheckpointRow>,
     pub(super) choices: BTreeMap<TaskId, Choice>,
     memory: BTreeMap<Owner, Memory>,
@@ -36,15 +38,10 @@ impl Rows {
             rows.add_saved(&batch.saved);
             for write in &batch.runs {
                 if let Some(birth) = &write.birth {
-                    let row = RunRow { id: write.id, birth: (**birth).clone(), state: write.state.clone() };
-                    rows.runs.insert(write.id, row);
+                    rows.runs.insert(write.id, RunRow::new(write.id, (**birth).clone(), write.state.clone()));
                 }
                 let row = rows.runs.get_mut(&write.id).expect("born first");
-                row.state = write.state.clone();
-                if let Some(change) = &write.change {
-                    row.birth.definition = change.definition;
-                    row.birth.inputs = change.inputs.clone();
-                }
+                row.take(write.state.clone(), write.change.as_deref().cloned());
             }
             for write in &batch.tasks {
                 let (row, outcome) = rows.tasks.entry(write.id).or_insert_with(|| {
@@ -65,6 +62,18 @@ impl Rows {
                     *outcome = (**set).clone();
                 }
             }
+            for NodeRename { task, node } in &batch.renames {
+                let (row, _) = rows.tasks.get_mut(task).expect("it has a row");
+                row.run.as_mut().expect("a node").node = Arc::clone(node);
+            }
+            for OutdatedRow { task, outdated } in &batch.outdated {
+                if *outdated {
+                    rows.outdated.insert(*task)
+                } else {
+                    rows.outdated.remove(task)
+                };
+            }
+            rows.run_versions.extend(batch.run_versions.iter().cloned());
         }
         rows
     }
@@ -110,7 +119,9 @@ impl Rows {
         let mut specs = batches.iter().flat_map(|batch| &batch.specs);
         let body = specs.find(|spec| spec.hash == row.spec).expect("its specification").body.clone();
         let spec = PreparedSpec::read(row.spec, body).expect("own text");
-        LoadedTask { row, spec: Arc::new(spec), successors: vec![], saved: self.saved_task(task) }
+        let after = self.relations.iter().filter(|row| row.predecessor == task && row.relation.orders());
+        let successors = after.copied().collect();
+        LoadedTask { row, spec: Arc::new(spec), successors, saved: self.saved_task(task) }
     }
 
     /// Statuses of the tasks of a run by the names of their nodes.
@@ -148,10 +159,17 @@ impl Rows {
         SavedRun {
             row: row.clone(),
             definition: Arc::new(agentflow_workflow::Definition::from_json(body).expect("own text")),
+            outdated: self
+                .outdated
+                .iter()
+                .copied()
+                .filter(|task| row.numbers.node_of(*task).is_some())
+                .collect(),
             settled: settled.collect(),
             rounds: self
                 .rounds
-                .range(row.birth.first_task..TaskId(row.birth.first_task.0 + u64::from(row.birth.nodes)))
+                .iter()
+                .filter(|(task, _)| row.numbers.node_of(**task).is_some())
                 .map(|(task, round)| RoundRow { task: *task, round: *round })
                 .collect(),
         }

@@ -9,7 +9,7 @@ use crate::ids::{BootId, CheckpointId, Fence, RunId, SpecHash, TaskId};
 use crate::kernel::keys::KeyInfo;
 use crate::kernel::prepared::PreparedSpec;
 use crate::kernel::relations::Predecessor;
-use crate::kernel::runs::{Again, Fork, NewRun, RunAction};
+use crate::kernel::runs::{Again, Fork, NewRun, RunAction, UpgradeRun};
 use crate::kernel::schedules::SavedSchedule;
 use crate::memory::{Memory, Owner};
 use crate::rejection::Rejection;
@@ -195,6 +195,8 @@ pub enum Request {
     Rerun(Box<Again>),
     /// Begin a run where another one was.
     Fork(Box<Fork>),
+    /// Give a run another workflow; [`Answer::Upgraded`].
+    UpgradeRun(Box<UpgradeRun>),
     /// Say why a run does not go on.
     WhyRun {
         /// Which.
