@@ -81,6 +81,10 @@ pub struct RunUpgradePreview {
     pub removed: Vec<RemovedNode>,
     /// Names of nodes at work that would be lost. While there are any, the upgrade is refused (409).
     pub refused: Vec<String>,
+    /// Names of `vars` that the run would keep though the workflow has another value: it may have been
+    /// begun with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_vars: Vec<String>,
 }
 
 /// What would become of a node of the new workflow.

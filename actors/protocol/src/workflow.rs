@@ -52,7 +52,8 @@ pub fn definition_of(
 }
 
 /// The definition of a run that had another one: of the `vars` that are not `given` those that the run
-/// `had` stay, as far as the workflow has such.
+/// `had` stay, as far as the workflow has such. Beside it the names of those that stay though the file
+/// says something else.
 ///
 /// # Errors
 /// As [`definition_of`].
@@ -61,12 +62,18 @@ pub fn upgraded_definition(
     had: &Map<String, Value>,
     given: Option<&Map<String, Value>>,
     inputs: &Value,
-) -> Result<Definition, Vec<FieldError>> {
+) -> Result<(Definition, Vec<String>), Vec<FieldError>> {
     let definition = read_workflow(workflow)?;
-    let kept = had.iter().filter(|(name, _)| definition.vars.contains_key(*name));
-    let vars = kept.chain(given.into_iter().flatten()).map(|(name, value)| (name.clone(), value.clone()));
-    let vars = vars.collect();
-    with_values(workflow, definition, &vars, inputs)
+    let mut vars = given.cloned().unwrap_or_default();
+    let mut kept = Vec::new();
+    for (name, value) in had {
+        let Some(usual) = definition.vars.get(name).filter(|_| !vars.contains_key(name)) else { continue };
+        if usual != value {
+            kept.push(name.clone());
+        }
+        vars.insert(name.clone(), value.clone());
+    }
+    Ok((with_values(workflow, definition, &vars, inputs)?, kept))
 }
 
 fn read_workflow(workflow: &Tree) -> Result<Definition, Vec<FieldError>> {
@@ -174,9 +181,12 @@ mod tests {
         let workflow = Tree::String(text.into());
         let had = body(r#"{"a": 10, "b": 20, "gone": 30}"#);
         let given = body(r#"{"b": 200}"#);
-        let definition = upgraded_definition(&workflow, &had, Some(&given), &Value::Null).expect("right");
+        let (definition, kept) =
+            upgraded_definition(&workflow, &had, Some(&given), &Value::Null).expect("right");
         assert_eq!(definition.vars, body(r#"{"a": 10, "b": 200, "c": 3}"#));
-        let definition = upgraded_definition(&workflow, &had, None, &Value::Null).expect("right");
+        assert_eq!(kept, ["a"], "the file says something else");
+        let (definition, kept) = upgraded_definition(&workflow, &had, None, &Value::Null).expect("right");
+        assert_eq!(kept, ["a", "b"]);
         assert_eq!(definition.vars, body(r#"{"a": 10, "b": 20, "c": 3}"#));
         let other = body(r#"{"other": 1}"#);
         let errors = upgraded_definition(&workflow, &had, Some(&other), &Value::Null).expect_err("none such");

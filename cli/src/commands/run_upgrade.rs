@@ -73,6 +73,13 @@ fn show(run: RunId, preview: &RunUpgradePreview, output: Output) -> Result<u8, E
     let rows: Vec<Vec<Cell>> = nodes.chain(removed).collect();
     output.table(&["FATE", "NODE", "WAS", "STATUS"], &rows)?;
     eprintln!("run {run} would get version {}; nothing was changed", preview.version);
+    if !preview.kept_vars.is_empty() {
+        eprintln!(
+            "it would keep what it has of these vars, and not take what the file says: {}; --var NAME=VALUE \
+             changes them",
+            preview.kept_vars.join(", ")
+        );
+    }
     if !preview.refused.is_empty() {
         eprintln!(
             "it would be refused: wait for those nodes or cancel them; --restart stops what is at work, unless \

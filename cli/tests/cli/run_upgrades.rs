@@ -43,6 +43,7 @@ fn a_run_is_upgraded_while_it_runs() {
         "{shown:#?}"
     );
     assert!(shown.err.contains("version 2") && !shown.out.contains('\x1b'), "{shown:#?}");
+    assert!(shown.err.contains("file says: n; --var"), "the run was begun with another: {shown:#?}");
     let preview = with(&["--dry-run", "--json"]).code(0).json();
     assert_eq!((&preview["version"], &preview["nodes"][0]["was"]), (&json!(2), &json!("build")));
     let lost = home.run(&["upgrade", "run:1", "--workflow", &new, "--dry-run"]).code(0);

@@ -105,6 +105,7 @@ struct Planned {
     old: Definition,
     old_inputs: Value,
     new: PreparedRun,
+    kept_vars: Vec<String>,
     inputs: Value,
     named: Named,
     starts: Vec<Box<str>>,
@@ -132,11 +133,11 @@ impl Planned {
             .map_err(|error| runs::damaged(error.to_string()))?;
         let old_inputs: Value = serde_json::from_str(&record.row.birth.inputs).unwrap_or_default();
         let inputs = body.inputs.clone().unwrap_or_else(|| old_inputs.clone());
-        let new = upgraded_definition(&body.workflow, &old.vars, body.vars.as_ref(), &inputs)
+        let (new, kept_vars) = upgraded_definition(&body.workflow, &old.vars, body.vars.as_ref(), &inputs)
             .map_err(Problem::invalid)?;
         let new = PreparedRun::new(new);
         let (named, starts) = (body.named(), body.starts());
-        let planned = Self { record, old, old_inputs, new, inputs, named, starts };
+        let planned = Self { record, old, old_inputs, new, kept_vars, inputs, named, starts };
         planned.mapping(body.restart, |_| Standing::Waiting).map_err(Rejection::from)?;
         Ok(planned)
     }
@@ -185,6 +186,7 @@ impl Planned {
             nodes: nodes.collect(),
             removed: removed.collect(),
             refused: refused.collect(),
+            kept_vars: self.kept_vars.clone(),
         })
     }
 }

@@ -7,6 +7,7 @@
 //! Invariant: a rate ends with the last outcome recorded, as the master's own counts of committed
 //! state tell it, never with what was merely sent.
 
+mod elsewhere;
 mod figure;
 mod growth;
 mod idle;
@@ -169,5 +170,5 @@ pub const MEASURES: &[(&str, Measure)] = &[
     ("checkpoint", saves::small),
     ("checkpoint-rate", saves::rate),
     ("checkpoint-large", saves::large),
-    ("continue", saves::elsewhere),
+    ("continue", elsewhere::measure),
 ];

@@ -6,42 +6,42 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agentflow_core::ids::TaskId;
 use serde_json::{Value, json};
 
 use super::figure::{Figure, percentile, range};
 use super::latency::one_task;
 use super::line::{Line, request};
-use super::stage::{Stage, WORKER, time_ms};
+use super::stage::{Stage, time_ms};
 use super::{Database, PATIENCE, Scale};
-use crate::harness::{Failure, WorkerOptions, pause, wait_for};
+use crate::harness::{Failure, WorkerOptions, binaries, pause, wait_for};
 
 /// Bytes of a small checkpoint.
-const SMALL: usize = 1 << 10;
+pub(super) const SMALL: usize = 1 << 10;
 
 /// What must not be in the way of the next checkpoint is done by then.
 const BREATH: Duration = Duration::from_millis(5);
 
 /// What a task is given to find its worker.
-struct Inside {
+pub(super) struct Inside {
     socket: BufReader<UnixStream>,
     key: String,
 }
 
 impl Inside {
     /// A task that writes down how it is reached, in a file named for the attempt, and sleeps.
-    fn task(directory: &Path) -> Value {
+    pub(super) fn task(directory: &Path) -> Value {
         let line = r#"printf '%s\n%s\n' "$AGENTFLOW_SOCKET" "$AGENTFLOW_ATTEMPT_KEY" > "$PLACE/$AGENTFLOW_TASK_ID.new" && mv "$PLACE/$AGENTFLOW_TASK_ID.new" "$PLACE/$AGENTFLOW_TASK_ID.$AGENTFLOW_ATTEMPT"; exec sleep 3600"#;
         json!({ "command": line, "env": { "PLACE": directory } })
     }
 
     /// The socket of an attempt, once it is there.
-    fn of(directory: &Path, task: u64, attempt: u32) -> Result<Self, Failure> {
+    pub(super) fn of(directory: &Path, task: u64, attempt: u32) -> Result<Self, Failure> {
         let path = directory.join(format!("{task}.{attempt}"));
         let text = wait_for(&format!("attempt {attempt} of task {task}"), PATIENCE, || {
             std::fs::read_to_string(&path).ok()
@@ -51,18 +51,40 @@ impl Inside {
     }
 
     /// The line that saves so many bytes.
-    fn line(&self, bytes: usize) -> String {
+    pub(super) fn line(&self, bytes: usize) -> String {
         let data = "x".repeat(bytes.saturating_sub(2));
         format!("{}\n", json!({ "op": "checkpoint", "key": self.key, "name": "step", "data": data }))
     }
 
     /// Saves, and comes back when that is durable.
-    fn save(&mut self, line: &str) -> Result<(), Failure> {
+    pub(super) fn save(&mut self, line: &str) -> Result<(), Failure> {
         self.socket.get_mut().write_all(line.as_bytes())?;
         let mut answer = String::new();
         self.socket.read_line(&mut answer)?;
         let said: Value = serde_json::from_str(&answer)?;
         if said["ok"] == true { Ok(()) } else { Err(answer.into()) }
+    }
+}
+
+impl Inside {
+    /// The same by the command, which is one more process each time.
+    fn commanded(&self, scale: Scale, by_socket: f64) -> Result<Figure, Failure> {
+        let mut command = Command::new(&binaries()?.command);
+        command.args(["checkpoint", "save", "step", "--data", &"x".repeat(SMALL - 2)]);
+        command.env("AGENTFLOW_SOCKET", self.socket.get_ref().peer_addr()?.as_pathname().ok_or("no path")?);
+        command.env("AGENTFLOW_ATTEMPT_KEY", &self.key).stdout(Stdio::null());
+        let mut times = Vec::new();
+        for _ in 0..scale.saves {
+            pause(BREATH);
+            times.push(time_ms(|| match command.status()?.success() {
+                true => Ok(()),
+                false => Err("the command failed".into()),
+            })?);
+        }
+        let p50 = percentile(&times, 50.0);
+        Ok(Figure::new("the same by `agentflow checkpoint save`, p50", p50, "ms")
+            .ratio(p50 / by_socket, "checkpoint through the socket")
+            .note(format!("{:.2} ms of it are the start and the end of the process", p50 - by_socket)))
     }
 }
 
@@ -92,6 +114,7 @@ pub(super) fn small(database: Database, scale: Scale) -> Result<Vec<Figure>, Fai
             )),
         Figure::new("what it costs beside the commit, p50", p50 - unit, "ms")
             .target("< 1 ms", p50 - unit < 1.0),
+        inside.commanded(scale, p50)?,
     ])
 }
 
@@ -180,38 +203,5 @@ pub(super) fn large(database: Database, scale: Scale) -> Result<Vec<Figure>, Fai
                 saves.len(),
                 range(&saves),
             )),
-    ])
-}
-
-/// From the death of a worker until another one goes on from the checkpoint.
-pub(super) fn elsewhere(database: Database, scale: Scale) -> Result<Vec<Figure>, Failure> {
-    let options = WorkerOptions { slots: Some(1), ..WorkerOptions::default() };
-    let mut times = Vec::new();
-    for _ in 0..scale.starts {
-        let mut stage = Stage::with_worker(database, &options)?;
-        let place = stage.scene.path("inside");
-        std::fs::create_dir(&place)?;
-        let task = stage.client().submit(&[Inside::task(&place)])?[0];
-        let mut inside = Inside::of(&place, task, 1)?;
-        let line = inside.line(SMALL);
-        inside.save(&line)?;
-        let _other = stage.scene.start_worker("other", &options)?;
-        stage.client().wait_online("other", PATIENCE)?;
-        times.push(time_ms(|| {
-            if let Some(worker) = &mut stage.worker {
-                worker.kill();
-            }
-            Inside::of(&place, task, 2).map(drop)
-        })?);
-        let view = stage.client().task(task)?;
-        if view.worker.as_deref() == Some(WORKER) {
-            return Err(format!("task {} is still at the worker that was killed", TaskId(task)).into());
-        }
-    }
-    let p50 = percentile(&times, 50.0);
-    Ok(vec![
-        Figure::new("kill -9 of a worker → another one has begun from the checkpoint, p50", p50, "ms")
-            .target("≤ 1,000 ms", p50 <= 1_000.0)
-            .note(format!("{} ms; the warden of the killed one has spoken", range(&times))),
     ])
 }

@@ -31,7 +31,10 @@ pub(super) struct Stage {
 impl Stage {
     /// A master on a new database.
     pub(super) fn open(database: Database) -> Result<Self, Failure> {
-        let scene = Scene::new(database.make()?)?;
+        Self::on(Scene::new(database.make()?)?)
+    }
+
+    fn on(scene: Scene) -> Result<Self, Failure> {
         let unit = OneRowCommits::create(&scene.path("unit.db"))?;
         let master = scene.start_master()?;
         Ok(Self { worker: None, master, unit, scene })
@@ -39,7 +42,21 @@ impl Stage {
 
     /// And a worker.
     pub(super) fn with_worker(database: Database, options: &WorkerOptions) -> Result<Self, Failure> {
-        let mut stage = Self::open(database)?;
+        Self::open(database)?.and_worker(options)
+    }
+
+    /// The same, and a worker that is not heard for a while is given up sooner.
+    pub(super) fn with_lease(
+        database: Database,
+        lease: Duration,
+        heartbeat: Duration,
+        options: &WorkerOptions,
+    ) -> Result<Self, Failure> {
+        Self::on(Scene::new(database.make()?)?.with_lease(lease, heartbeat))?.and_worker(options)
+    }
+
+    fn and_worker(self, options: &WorkerOptions) -> Result<Self, Failure> {
+        let mut stage = self;
         stage.worker = Some(stage.scene.start_worker(WORKER, options)?);
         stage.client().wait_online(WORKER, PATIENCE)?;
         Ok(stage)

@@ -18,7 +18,9 @@ mod wait;
 pub use binaries::{Binaries, binaries, profile};
 pub use client::{Answer, Client, Lost};
 pub use port::free_port;
-pub use process::{Process, cpu_time, is_alive, pids_with_environment, resident_children, written_bytes};
+pub use process::{
+    Process, children, cpu_time, is_alive, pids_with_environment, resident_children, written_bytes,
+};
 pub use random::Random;
 pub use scene::{Scene, WorkerOptions};
 pub use wait::{pause, wait_for, wait_until};

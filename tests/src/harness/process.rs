@@ -148,15 +148,23 @@ pub fn written_bytes(pid: u32) -> Result<u64, Failure> {
     number_after(&std::fs::read_to_string(format!("/proc/{pid}/io"))?, "write_bytes:")
 }
 
+/// A process's children, as far as they can be seen.
+#[must_use]
+pub fn children(pid: u32) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let parent = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        number_after(&status, "PPid:").unwrap_or(0)
+    };
+    pids.filter(|child| parent(child) == u64::from(pid)).collect()
+}
+
 /// Resident bytes of a process's children, as far as they can be seen.
 #[must_use]
 pub fn resident_children(pid: u32) -> u64 {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
-    let statuses =
-        entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("status")).ok());
-    let children =
-        statuses.filter(|status| number_after(status, "PPid:").is_ok_and(|of| of == u64::from(pid)));
-    children.map(|status| number_after(&status, "VmRSS:").unwrap_or(0) << 10).sum()
+    let status = |pid| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    children(pid).into_iter().map(|pid| number_after(&status(pid), "VmRSS:").unwrap_or(0) << 10).sum()
 }
 
 /// Whether a process lives and is no zombie.
