@@ -16,13 +16,14 @@ use agentflow_workflow::Scope;
 
 use super::fork::Fork;
 use super::table::{Place, Run};
-use super::upgrade::UpgradeRun;
+use super::upgrade::{UpgradeRun, write_version};
 use super::{PreparedRun, SavedRun, run_event, run_value};
-use crate::batch::{DefinitionRow, OutcomeChange, RunChange, RunWrite};
+use crate::batch::{DefinitionRow, OutcomeChange, RunBirth, RunChange, RunVersionRow, RunWrite};
 use crate::event::Happening;
 use crate::ids::{ReplyTo, RunId, TaskId};
 use crate::kernel::words::{Answer, Effect, LoadedTask};
 use crate::kernel::{Kernel, Step};
+use crate::limits;
 use crate::memory::{Memory, Owner};
 use crate::rejection::Rejection;
 use crate::run::{NodeStatus, RunStatus};
@@ -123,9 +124,9 @@ impl Kernel {
     fn run_again(&mut self, step: &mut Step, again: Again, loaded: LoadedRun) -> Result<(), Rejection> {
         let id = again.run;
         let LoadedRun { saved, tasks, memory } = loaded;
-        let was_over = self.runs.get(id).is_none();
+        let (was_over, birth) = (self.runs.get(id).is_none(), saved.row.birth.clone());
         let mut run = self.take_or_rebuild(id, saved)?;
-        match self.rewind_run(step, &mut run, again, tasks) {
+        match self.rewind_run(step, &mut run, &birth, again, tasks) {
             Ok(()) => {
                 step.runs.insert(id);
                 self.runs.put_back(run);
@@ -158,6 +159,7 @@ impl Kernel {
         &mut self,
         step: &mut Step,
         run: &mut Run,
+        birth: &RunBirth,
         again: Again,
         tasks: Vec<LoadedTask>,
     ) -> Result<(), Rejection> {
@@ -185,7 +187,7 @@ impl Kernel {
         }
         let mut change = None;
         if let Some((prepared, inputs)) = again.change {
-            change = Some(run.take_values(step, prepared, inputs)?);
+            change = Some(run.take_values(step, birth, prepared, inputs)?);
         }
         run.graph.rewind(&affected);
         if run.status != RunStatus::Paused {
@@ -278,17 +280,34 @@ impl Run {
         Ok(())
     }
 
-    /// Other values from now on. The nodes must be the same.
+    /// Other values from now on: another version. The nodes must be the same.
     fn take_values(
         &mut self,
         step: &mut Step,
+        birth: &RunBirth,
         prepared: PreparedRun,
         inputs: serde_json::Value,
     ) -> Result<RunChange, Rejection> {
         self.check_same_nodes(&prepared)?;
+        if self.version >= limits::VERSIONS {
+            return Err(Rejection::Limit { what: "versions of a run", limit: limits::VERSIONS as usize });
+        }
         step.batch.definitions.push(DefinitionRow { hash: prepared.hash, body: prepared.body });
-        let inputs_text = inputs.to_string().into();
-        let change = RunChange { definition: prepared.hash, inputs: inputs_text, layout: None };
+        let text: Box<str> = inputs.to_string().into();
+        if (prepared.hash, &text) != (birth.definition, &birth.inputs) {
+            self.version += 1;
+            let row = RunVersionRow {
+                run: self.id,
+                version: self.version,
+                definition: prepared.hash,
+                inputs: text.clone(),
+                reason: "run again with other values".into(),
+                author: "".into(),
+                created_at: step.now.wall,
+            };
+            write_version(step, birth, row);
+        }
+        let change = RunChange { definition: prepared.hash, inputs: text, layout: None };
         self.scope = Scope::new().vars(&prepared.definition.vars).inputs(&inputs).run(&run_value(
             self.id,
             &prepared.definition.name,

@@ -211,26 +211,18 @@ impl Kernel {
         let PreparedRun { hash, body, definition } = upgrade.prepared;
         let inputs: Box<str> = upgrade.inputs.to_string().into();
         step.batch.definitions.push(DefinitionRow { hash, body });
-        if upgrade.from == 1 {
-            step.batch.run_versions.push(RunVersionRow {
-                run: id,
-                version: 1,
-                definition: rows.birth.definition,
-                inputs: rows.birth.inputs.clone(),
-                reason: "".into(),
-                author: "".into(),
-                created_at: old.created_at,
-            });
-        }
-        step.batch.run_versions.push(RunVersionRow {
+        let (reason, created_at) = (Arc::clone(&upgrade.reason), step.now.wall);
+        let author = upgrade.author;
+        let row = RunVersionRow {
             run: id,
             version,
             definition: hash,
             inputs: inputs.clone(),
-            reason: Arc::clone(&upgrade.reason),
-            author: upgrade.author,
-            created_at: step.now.wall,
-        });
+            reason,
+            author,
+            created_at,
+        };
+        write_version(step, &rows.birth, row);
         let birth = RunBirth {
             definition: hash,
             name: definition.name.clone(),
@@ -254,4 +246,20 @@ impl Kernel {
         step.urgent = true;
         version
     }
+}
+
+/// Has a version written; with the second also the first, which the run was until then.
+pub(super) fn write_version(step: &mut Step, before: &RunBirth, row: RunVersionRow) {
+    if row.version == 2 {
+        step.batch.run_versions.push(RunVersionRow {
+            version: 1,
+            definition: before.definition,
+            inputs: before.inputs.clone(),
+            reason: "".into(),
+            author: "".into(),
+            created_at: before.created_at,
+            ..row.clone()
+        });
+    }
+    step.batch.run_versions.push(row);
 }

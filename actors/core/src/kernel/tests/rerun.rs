@@ -174,6 +174,8 @@ fn other_values_count_from_then_on() {
         _ => None,
     });
     assert_eq!(body.as_deref(), Some(r#"{"kind":"shell","command":"echo new"}"#));
+    let versions = || Rows::of(&bench.batches).run_versions.iter().map(|row| row.version).collect::<Vec<_>>();
+    assert_eq!(versions(), [1, 2], "they are another version");
 }
 
 #[test]
