@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use agentflow_core::ids::TaskId;
+use agentflow_core::limits::LEASE_MARGIN_MS;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::figure::{Figure, percentile, range};
@@ -43,7 +44,9 @@ pub(super) fn measure(database: Database, scale: Scale) -> Result<Vec<Figure>, F
         let times = (0..scale.starts).map(|_| once(database, news)).collect::<Result<Vec<f64>, _>>()?;
         let ((what, most), p50) = (second(news), percentile(&times, 50.0));
         let lease = match news {
-            News::Silence => format!("; lease {} ms, its margin included", LEASE.as_millis()),
+            News::Silence => {
+                format!("; a lease of {} ms and a margin of {LEASE_MARGIN_MS} ms", LEASE.as_millis())
+            }
             _ => String::new(),
         };
         let figure = Figure::new(what, p50, "ms").target(format!("≤ {most:.0} ms"), p50 <= most);

@@ -103,6 +103,17 @@ pub(super) fn graph(database: Database, scale: Scale) -> Result<Vec<Figure>, Fai
     let run = bench.begin(&body)?;
     bench.pause(run)?;
     let resident = bench.stage.master.resident()?.saturating_sub(before) as f64 / scale.graph as f64;
+    // Every node is something else, one is new and one is gone.
+    let tasks = body["workflow"]["tasks"].as_object_mut().ok_or("no tasks")?;
+    tasks.remove(&name(scale.graph - 1));
+    tasks.insert("new".to_owned(), json!({ "kind": "noop" }));
+    for task in tasks.values_mut() {
+        task["priority"] = json!(60);
+    }
+    let path = format!("/api/v2/runs/{run}/upgrade");
+    let begun = Instant::now();
+    bench.line.ask_json::<Value>(&request("POST", &path, Some(&body)), 200)?;
+    let upgraded = begun.elapsed().as_secs_f64();
     let edges = 3 * scale.graph;
     Ok(vec![
         Figure::new(&format!("{} nodes, {edges} edges: sent to first node ended", scale.graph), started, "s")
@@ -111,6 +122,8 @@ pub(super) fn graph(database: Database, scale: Scale) -> Result<Vec<Figure>, Fai
         Figure::new("memory of a node", resident, "bytes")
             .target("≤ 400 bytes", resident <= 400.0)
             .note("what the master's resident memory grows by with a second such run beside the first, over its nodes"),
+        Figure::new("such a run, paused, gets another workflow: every node changed", upgraded, "s")
+            .note("answered with every node; what runs goes on meanwhile"),
     ])
 }
 
