@@ -176,7 +176,14 @@ pub(crate) fn apply(task: &mut TaskBody, flags: &TaskFlags, timeout: Option<Dura
         let from = || flags.artifacts_from.iter().map(|id| TaskRef::Number(id.0)).collect();
         task.artifacts_from.get_or_insert_with(|| Sources::Numbered(from()));
     }
-    task.workdir = task.workdir.take().or_else(|| flags.workdir.clone());
+    // Whoever wants a worktree and says no more means the repository that they are in.
+    let here = || {
+        flags
+            .worktree
+            .as_ref()
+            .and_then(|_| std::env::current_dir().ok()?.into_os_string().into_string().ok())
+    };
+    task.workdir = task.workdir.take().or_else(|| flags.workdir.clone()).or_else(here);
     task.on_disconnect = task.on_disconnect.or(match flags.on_disconnect.as_deref() {
         Some("stop") => Some(OnDisconnect::Stop),
         Some(_) => Some(OnDisconnect::Keep),

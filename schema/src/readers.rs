@@ -6,6 +6,7 @@
 mod relations;
 mod runs;
 mod saved;
+mod versions;
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ use crate::tables::{
 };
 use crate::target::Target;
 
-pub use self::runs::{NodeRecord, RunCursor, RunFilter, RunRecord, RunSummary, RunVersionRecord};
+pub use self::runs::{NodeRecord, RunCursor, RunFilter, RunRecord, RunSummary};
+pub use self::versions::RunVersionRecord;
 
 /// Connections. Reads are short; more would only contend for the same two cores.
 const CONNECTIONS: u32 = 4;

@@ -16,9 +16,7 @@ use diesel::sql_types::Bool;
 use crate::columns::{big, unsigned, unsigned_small};
 use crate::connection::AnyConnection;
 use crate::error::{Error, Kind};
-use crate::tables::{
-    checkpoint_choices, checkpoints, run_memory, runs, task_memory, task_specs, task_versions, tasks,
-};
+use crate::tables::{checkpoint_choices, checkpoints, run_memory, runs, task_memory, tasks};
 
 /// Tasks asked for by one statement.
 const TASKS_PER_READ: usize = 500;
@@ -150,28 +148,6 @@ pub(crate) fn names(connection: &mut AnyConnection, hash: &BlobHash) -> Result<b
         .filter(checkpoints::sha256.is_not_null())
         .filter(checkpoints::sha256.eq(hash.0.to_vec()));
     Ok(diesel::select(exists(named)).get_result(connection)?)
-}
-
-/// The versions of a task that was upgraded, the oldest first; nothing for any other.
-pub(crate) fn versions(connection: &mut AnyConnection, task: TaskId) -> Result<Vec<VersionRecord>, Error> {
-    let rows: Vec<(i32, String, String, String, String, i64)> = task_versions::table
-        .inner_join(task_specs::table.on(task_specs::hash.eq(task_versions::spec)))
-        .filter(task_versions::task.eq(big(task.0)))
-        .order(task_versions::version)
-        .select((
-            task_versions::version,
-            task_versions::title,
-            task_specs::body,
-            task_versions::reason,
-            task_versions::author,
-            task_versions::created_at,
-        ))
-        .load(connection)?;
-    let record = |(version, title, spec_body, reason, author, created_at)| {
-        let (version, created_at) = (unsigned_small(version)?, Wall(created_at));
-        Ok(VersionRecord { version, title, spec_body, reason, author, created_at })
-    };
-    rows.into_iter().map(record).collect()
 }
 
 /// What a task or run remembers.

@@ -149,6 +149,9 @@ pub struct RunVersionView {
 pub struct RunVersions {
     /// The oldest first.
     pub versions: Vec<RunVersionView>,
+    /// For the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 #[cfg(test)]

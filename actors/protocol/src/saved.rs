@@ -291,6 +291,9 @@ pub struct VersionView {
 pub struct Versions {
     /// The oldest first.
     pub versions: Vec<VersionView>,
+    /// For the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// Bytes as a checkpoint holds them: those of a small one.

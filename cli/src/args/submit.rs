@@ -52,7 +52,8 @@ pub(crate) struct TaskFlags {
     /// Save this file as a checkpoint when it changes, and put it back before a later attempt
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint_file: Option<String>,
-    /// Work in a git worktree of its own, begun at this commit [default: HEAD]
+    /// Work in a git worktree of its own, begun at this commit [default: HEAD] of the repository at
+    /// --workdir [default: the current directory]
     #[arg(long, value_name = "COMMIT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) worktree: Option<String>,
     /// Cores that it occupies

@@ -13,7 +13,12 @@ use crate::output::Output;
 
 pub(super) fn versions(run: RunId, client: &Client, output: Output) -> Result<u8, Error> {
     let path = format!("{}/versions", run_path(run.0));
-    let found: RunVersions = client.get(&path)?;
+    let mut found: RunVersions = client.get(&path)?;
+    while let Some(cursor) = found.next_cursor.take() {
+        let page: RunVersions = client.get(&format!("{path}?cursor={cursor}"))?;
+        found.versions.extend(page.versions);
+        found.next_cursor = page.next_cursor;
+    }
     if output.json {
         output.json(&found)?;
         return Ok(exit::DONE);

@@ -83,7 +83,13 @@ pub(super) fn versions(of: &VersionsOf, client: &Client, output: Output) -> Resu
         TaskOrRun::Task(task) => task,
         TaskOrRun::Run(run) => return run_versions::versions(run, client, output),
     };
-    let found: Versions = client.get(&format!("{}/versions", task_path(task.0)))?;
+    let path = format!("{}/versions", task_path(task.0));
+    let mut found: Versions = client.get(&path)?;
+    while let Some(cursor) = found.next_cursor.take() {
+        let page: Versions = client.get(&format!("{path}?cursor={cursor}"))?;
+        found.versions.extend(page.versions);
+        found.next_cursor = page.next_cursor;
+    }
     if output.json {
         output.json(&found)?;
         return Ok(exit::DONE);

@@ -22,6 +22,7 @@ use agentflow_workflow::Definition;
 use serde_json::Value;
 
 use super::answer::{Answered, Failure, ok};
+use super::versions::VersionsQuery;
 use super::{read, run_views, runs, tasks, versions};
 use crate::state::Master;
 
@@ -203,24 +204,25 @@ fn standing(row: &NodeRecord) -> Standing {
     }
 }
 
-/// Every version of a run, whole; the last one is the current.
-#[utoipa::path(get, path = "/api/v2/runs/{id}/versions", tag = "versions", params(("id" = u64, Path)),
-    responses((status = 200, body = RunVersions), (status = 404, body = Problem)))]
+/// The versions of a run, each whole, the oldest first; the last one is the current.
+#[utoipa::path(get, path = "/api/v2/runs/{id}/versions", tag = "versions", params(("id" = u64, Path), VersionsQuery),
+    responses((status = 200, body = RunVersions), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn versions(
     master: web::Data<Master>,
     request: HttpRequest,
     id: web::Path<String>,
 ) -> Answered {
-    read::no_query(&request)?;
+    let (after, limit) = VersionsQuery::of(&request)?;
     let id = runs::run_id(&id)?;
     let record = runs::record(&master, id).await?;
-    let views = master.read(move |readers| {
-        let found = readers.run_versions(id)?;
-        let found = if found.is_empty() { vec![first(record)] } else { found };
-        Ok(found.into_iter().map(view).collect::<Result<Vec<_>, _>>())
+    let page = master.read(move |readers| {
+        let (found, has_more) = readers.run_versions(id, after, limit)?;
+        let found = if found.is_empty() && after == 0 { vec![first(record)] } else { found };
+        let next_cursor = found.last().filter(|_| has_more).map(|record| record.row.version.to_string());
+        let versions = found.into_iter().map(view).collect::<Result<Vec<_>, _>>();
+        Ok(versions.map(|versions| RunVersions { versions, next_cursor }))
     });
-    let versions = views.await?.map_err(|error| runs::damaged(error.to_string()))?;
-    ok(&RunVersions { versions })
+    ok(&page.await?.map_err(|error| runs::damaged(error.to_string()))?)
 }
 
 /// The one version of a run that was never upgraded.

@@ -13,6 +13,7 @@ use agentflow_protocol::api::TaskView;
 use agentflow_protocol::saved::{UpgradeBody, VersionView, Versions};
 use agentflow_protocol::upgrade::Upgrade;
 use agentflow_schema::{TaskRecord, VersionRecord};
+use serde::Deserialize;
 
 use super::answer::{Answered, Failure, ok};
 use super::{read, submit, tasks};
@@ -124,20 +125,47 @@ async fn try_upgrade(
     }
 }
 
-/// Every version of a task, whole; the last one is the current.
-#[utoipa::path(get, path = "/api/v2/tasks/{id}/versions", tag = "versions", params(("id" = String, Path)),
-    responses((status = 200, body = Versions), (status = 404, body = Problem)))]
+/// Versions on a page unless the client says otherwise.
+const USUAL_PAGE: usize = 100;
+
+/// Query of the listings of versions.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct VersionsQuery {
+    /// 1 to 1,000; 100 when absent. A page has fewer where versions are long.
+    limit: Option<usize>,
+    /// From the page before.
+    cursor: Option<String>,
+}
+
+impl VersionsQuery {
+    /// The version before the page, and how many it may have.
+    pub(super) fn of(request: &HttpRequest) -> Result<(u32, usize), Failure> {
+        let Self { limit, cursor } = read::query(request)?;
+        let after = cursor.as_deref().map_or(Ok(0), |cursor| {
+            let wrong = || format!("the query: '{cursor}' is no cursor of a listing of versions");
+            cursor.parse().map_err(|_| Failure::new(422, "query", wrong()))
+        })?;
+        Ok((after, read::page_limit(limit, USUAL_PAGE)?))
+    }
+}
+
+/// The versions of a task, each whole, the oldest first; the last one is the current.
+#[utoipa::path(get, path = "/api/v2/tasks/{id}/versions", tag = "versions", params(("id" = String, Path), VersionsQuery),
+    responses((status = 200, body = Versions), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn versions(
     master: web::Data<Master>,
     request: HttpRequest,
     id: web::Path<String>,
 ) -> Answered {
-    read::no_query(&request)?;
+    let (after, limit) = VersionsQuery::of(&request)?;
     let id = read::task_id(&id)?;
     let record = tasks::record(&master, id).await?;
-    let rows = master.read(move |readers| readers.versions(id)).await?;
-    let rows = if rows.is_empty() { vec![first(record)] } else { rows };
-    ok(&Versions { versions: rows.into_iter().map(view).collect() })
+    let (rows, has_more) = master.read(move |readers| readers.versions(id, after, limit)).await?;
+    let rows = if rows.is_empty() && after == 0 { vec![first(record)] } else { rows };
+    let next_cursor = rows.last().filter(|_| has_more).map(|row| row.version.to_string());
+    ok(&Versions { versions: rows.into_iter().map(view).collect(), next_cursor })
 }
 
 /// The one version of a task that was never upgraded.

@@ -386,6 +386,14 @@ fn an_upgrade_of_another_version_is_refused() {
     });
     let versions = master.client.versions_of_run(run);
     assert_eq!(versions.iter().map(|view| &view["version"]).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    let page = |query: &str| master.client.get(&format!("/api/v2/runs/{run}/versions?{query}"));
+    let first = page("limit=3").expect(200);
+    assert_eq!((first["versions"].as_array().map(Vec::len), &first["next_cursor"]), (Some(3), &json!("3")));
+    let second = page("limit=3&cursor=3").expect(200);
+    assert_eq!((second["versions"].as_array().map(Vec::len), second.get("next_cursor")), (Some(2), None));
+    for wrong in ["limit=0", "cursor=x", "page=2"] {
+        page(wrong).expect(422);
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use agentflow_core::batch::{RunRow, RunState, RunVersionRow, Waits};
-use agentflow_core::ids::{Attempt, RunId, SpecHash, TaskId};
+use agentflow_core::batch::{RunRow, RunState, Waits};
+use agentflow_core::ids::{Attempt, RunId, TaskId};
 use agentflow_core::limits;
 use agentflow_core::run::RunStatus;
 use agentflow_core::status::Status;
@@ -17,11 +17,11 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
 use super::Readers;
-use crate::columns::{big, hash, status, unsigned, unsigned_small, waits};
+use crate::columns::{big, status, unsigned, unsigned_small, waits};
 use crate::connection::{AnyConnection, MultiBackend};
 use crate::error::Error;
 use crate::runs::{self as rows, RunColumns};
-use crate::tables::{run_definitions, run_ranges, run_versions, runs, tasks};
+use crate::tables::{run_definitions, run_ranges, runs, tasks};
 
 /// Numbers looked at by one statement: about 5 ms.
 const IDS_PER_STEP: i64 = 20_000;
@@ -34,15 +34,6 @@ const STEPS_PER_PAGE: usize = 25;
 pub struct RunRecord {
     /// As it was made, or as the last upgrade made it, and as it is now.
     pub row: RunRow,
-    /// Its workflow's canonical JSON.
-    pub definition_body: String,
-}
-
-/// A version of a run, whole.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RunVersionRecord {
-    /// As it was written.
-    pub row: RunVersionRow,
     /// Its workflow's canonical JSON.
     pub definition_body: String,
 }
@@ -195,34 +186,6 @@ impl TryFrom<SummaryColumns> for RunSummary {
 }
 
 #[derive(Queryable, Selectable)]
-#[diesel(table_name = run_versions)]
-struct VersionColumns {
-    run: i64,
-    version: i32,
-    definition: Vec<u8>,
-    created_at: i64,
-    inputs: String,
-    reason: String,
-    author: String,
-}
-
-impl TryFrom<VersionColumns> for RunVersionRow {
-    type Error = Error;
-
-    fn try_from(columns: VersionColumns) -> Result<Self, Error> {
-        Ok(Self {
-            run: RunId(unsigned(columns.run)?),
-            version: unsigned_small(columns.version)?,
-            definition: SpecHash(hash(&columns.definition)?),
-            inputs: columns.inputs.into(),
-            reason: columns.reason.into(),
-            author: columns.author.into(),
-            created_at: Wall(columns.created_at),
-        })
-    }
-}
-
-#[derive(Queryable, Selectable)]
 #[diesel(table_name = tasks)]
 struct NodeColumns {
     id: i64,
@@ -295,23 +258,6 @@ impl Readers {
         };
         let Some(run) = run else { return Ok(None) };
         Ok(record(connection, run)?.filter(|record| record.row.numbers.node_of(task).is_some()))
-    }
-
-    /// The versions of a run that was upgraded, the oldest first; nothing for any other.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn run_versions(&self, run: RunId) -> Result<Vec<RunVersionRecord>, Error> {
-        let found: Vec<(VersionColumns, String)> = run_versions::table
-            .inner_join(run_definitions::table.on(run_definitions::hash.eq(run_versions::definition)))
-            .filter(run_versions::run.eq(big(run.0)))
-            .order(run_versions::version)
-            .select((VersionColumns::as_select(), run_definitions::body))
-            .load(&mut *self.connection()?)?;
-        let record = |(columns, definition_body): (VersionColumns, String)| {
-            Ok(RunVersionRecord { row: columns.try_into()?, definition_body })
-        };
-        found.into_iter().map(record).collect()
     }
 
     /// One page of runs, the newest first, and where the next one begins. `limit` is cut to

@@ -5,7 +5,7 @@ use agentflow_core::memory::{Memory, Owner};
 
 use super::Readers;
 use crate::error::Error;
-use crate::saved::{self, CheckpointRecord, VersionRecord};
+use crate::saved::{self, CheckpointRecord};
 
 impl Readers {
     /// The checkpoints of a task, the oldest first, without their bytes.
@@ -22,14 +22,6 @@ impl Readers {
     /// As with [`checkpoints`](Readers::checkpoints).
     pub fn checkpoint(&self, id: CheckpointId) -> Result<Option<CheckpointRecord>, Error> {
         saved::one(&mut *self.connection()?, id)
-    }
-
-    /// The versions of a task that was upgraded, the oldest first; nothing for any other.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn versions(&self, task: TaskId) -> Result<Vec<VersionRecord>, Error> {
-        saved::versions(&mut *self.connection()?, task)
     }
 
     /// What a task or run remembers, what has expired included.

@@ -104,7 +104,7 @@ fn the_fifth_version(database: &TestDatabase) {
     let node = recovered.tasks[1].run.as_ref().map(|place| &*place.node);
     assert_eq!(node, Some("announce"));
     let readers = Readers::open(database.target()).expect("made");
-    let versions = readers.run_versions(RunId(4)).expect("a read");
+    let versions = readers.run_versions(RunId(4), 0, 100).expect("a read").0;
     assert_eq!(versions.len(), 2);
     assert_eq!(versions[1].definition_body, *recovered.definitions[0].body);
     let first = Definition::from_json(&versions[0].definition_body).expect("a workflow");

@@ -139,18 +139,22 @@ fn versions_are_read_back_whole(database: &TestDatabase) {
     let mut store = open(database);
     store.commit([run_creation(1, 1, 1..=2), run_creation(2, 2, 3..=3)]);
     let readers = readers(database);
-    assert_eq!(readers.run_versions(RunId(1)).expect("a read"), [], "its own row says it all");
+    assert_eq!(readers.run_versions(RunId(1), 0, 100).expect("a read").0, [], "its own row says it all");
     let record = |version| RunVersionRecord {
         row: version_row(1, version, &workflow(1, version)),
         definition_body: workflow(1, version).body.to_string(),
     };
     store.commit([upgraded_run(3, 1, 2, &[1, 4])]);
-    assert_eq!(readers.run_versions(RunId(1)).expect("a read"), [record(1), record(2)]);
+    assert_eq!(readers.run_versions(RunId(1), 0, 100).expect("a read").0, [record(1), record(2)]);
     // Several may be made within a commit.
     store.commit([same_nodes(4, 1, 3), same_nodes(5, 1, 4)]);
     let all: Vec<_> = (1..=4).map(record).collect();
-    assert_eq!(readers.run_versions(RunId(1)).expect("a read"), all);
-    let of = |run| readers.run_versions(RunId(run)).expect("a read");
+    assert_eq!(readers.run_versions(RunId(1), 0, 100).expect("a read").0, all);
+    let page = |after, limit| readers.run_versions(RunId(1), after, limit).expect("a read");
+    assert_eq!(page(0, 3), (all[..3].to_vec(), true));
+    assert_eq!(page(3, 3), (all[3..].to_vec(), false));
+    assert_eq!(page(4, 3), (vec![], false));
+    let of = |run| readers.run_versions(RunId(run), 0, 100).expect("a read").0;
     assert_eq!((of(2), of(9)), (vec![], vec![]));
     let (page, _) = readers.runs(&RunFilter::default(), None, 10).expect("a read");
     let listed: Vec<_> =
@@ -174,7 +178,7 @@ fn a_version_needs_its_workflow_and_is_made_once(database: &TestDatabase) {
     store.commit([upgrade]);
     let again = store.try_commit([Batch { decision: batch(3).decision, ..same_nodes(3, 1, 2) }]);
     assert!(again.expect_err("made twice").is_conflict());
-    assert_eq!(readers(database).run_versions(RunId(1)).expect("a read").len(), 2);
+    assert_eq!(readers(database).run_versions(RunId(1), 0, 100).expect("a read").0.len(), 2);
 }
 
 fn a_layout_takes_the_place_of_the_one_before(database: &TestDatabase) {
@@ -219,7 +223,7 @@ fn the_last_layout_of_a_commit_counts(database: &TestDatabase) {
     ]);
     let expected = expected(1, 3, 1, &[3, 5, 1]);
     assert_eq!(row(database, 1), RunRow { state: RunState { revision: 7, ..upgraded_state(3) }, ..expected });
-    assert_eq!(readers(database).run_versions(RunId(1)).expect("a read").len(), 3);
+    assert_eq!(readers(database).run_versions(RunId(1), 0, 100).expect("a read").0.len(), 3);
 }
 
 fn a_run_may_be_made_and_upgraded_within_a_commit(database: &TestDatabase) {
@@ -228,7 +232,7 @@ fn a_run_may_be_made_and_upgraded_within_a_commit(database: &TestDatabase) {
     assert_eq!(row(database, 1), expected(1, 2, 1, &[3, 4]));
     assert_eq!(ranges(database), ["1: 0 3 2"]);
     assert_eq!(nodes(database, 1), named(&[(1, "n1"), (2, "n2"), (3, "n3"), (4, "new4")]));
-    assert_eq!(readers(database).run_versions(RunId(1)).expect("a read").len(), 2);
+    assert_eq!(readers(database).run_versions(RunId(1), 0, 100).expect("a read").0.len(), 2);
 }
 
 fn other_values_leave_the_layout(database: &TestDatabase) {

@@ -80,7 +80,7 @@ fn record(version: u32, spec: &SpecRow) -> VersionRecord {
 
 fn versions(database: &TestDatabase, task: u64) -> Vec<VersionRecord> {
     let readers = Readers::open(database.target()).expect("the writer made it");
-    readers.versions(TaskId(task)).expect("a read")
+    readers.versions(TaskId(task), 0, 100).expect("a read").0
 }
 
 /// Title, version and specification, as the task's own row has them.
