@@ -317,4 +317,21 @@ mod tests {
         assert!(portions(&large).len() > 1);
         assert!(portions(&[]).is_empty());
     }
+
+    #[test]
+    fn a_worktree_is_of_the_repository_where_one_is() {
+        let here = std::env::current_dir().expect("a directory").display().to_string();
+        let workdir = |flags: &TaskFlags| {
+            let mut task = shell("make".into());
+            apply(&mut task, flags, None);
+            task.workdir
+        };
+        let flags = TaskFlags { worktree: Some(String::new()), ..TaskFlags::default() };
+        assert_eq!(workdir(&flags), Some(here));
+        assert_eq!(
+            workdir(&TaskFlags { workdir: Some("/other".into()), ..flags }).as_deref(),
+            Some("/other")
+        );
+        assert_eq!(workdir(&TaskFlags::default()), None);
+    }
 }
