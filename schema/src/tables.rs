@@ -320,6 +320,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     task_specs,
     task_relationships,
     task_blobs,
+    task_outdated,
     task_rounds,
     task_versions,
     checkpoints,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 use agentflow_core::batch::{RunVersionRow, Waits};
-use agentflow_core::ids::RunId;
+use agentflow_core::ids::{RunId, TaskId};
 use agentflow_core::kernel::{Answer, PreparedRun, Request, UpgradeRun};
 use agentflow_core::limits;
 use agentflow_core::rejection::Rejection;
@@ -52,7 +52,8 @@ pub(crate) async fn upgrade(
         let planned = plan(&master, id, &body).await?;
         let preview = master.read(move |readers| {
             let rows = run_views::rows(readers, &planned.record)?;
-            Ok(planned.preview(&rows.nodes, body.restart))
+            let outdated = readers.outdated_nodes(id)?;
+            Ok(planned.preview(&rows.nodes, &outdated, body.restart))
         });
         return ok(&preview.await??);
     }
@@ -154,9 +155,15 @@ impl Planned {
     }
 
     /// What would become of each node, as the rows of the old ones stand.
-    fn preview(&self, rows: &[Option<NodeRecord>], restart: bool) -> Result<RunUpgradePreview, Rejection> {
+    fn preview(
+        &self,
+        rows: &[Option<NodeRecord>],
+        outdated: &[TaskId],
+        restart: bool,
+    ) -> Result<RunUpgradePreview, Rejection> {
         let row = |old: u32| rows.get(old as usize).and_then(Option::as_ref);
-        let mapping = self.mapping(restart, |old| row(old).map_or(Standing::Waiting, standing))?;
+        let standing = |old: u32| row(old).map_or(Standing::Waiting, |row| standing(row, outdated));
+        let mapping = self.mapping(restart, standing)?;
         let state = &self.record.row.state;
         if state.stopping.is_some() {
             let needs = "one that is not being stopped";
@@ -193,12 +200,13 @@ impl Planned {
 }
 
 /// Where a node stands, by its row.
-fn standing(row: &NodeRecord) -> Standing {
+fn standing(row: &NodeRecord, outdated: &[TaskId]) -> Standing {
     match row.status {
         status if status.is_settled() => Standing::Ended(status),
         Status::Running if row.waits == Some(Waits::Parts) => Standing::Parts,
         Status::Running | Status::Pending if row.waits.is_some() || row.worker.is_none() => Standing::Waiting,
         Status::Running | Status::Pending if row.cancelling => Standing::Stopping,
+        Status::Running | Status::Pending if outdated.binary_search(&row.task).is_ok() => Standing::Outdated,
         Status::Running | Status::Pending => Standing::AtWork,
         _ => Standing::Waiting,
     }

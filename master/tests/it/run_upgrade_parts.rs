@@ -86,3 +86,19 @@ fn a_child_that_has_begun_goes_on() {
     hand.do_next("new");
     assert_eq!(nodes(&master.client.ended(run)), "child=completed new=completed");
 }
+
+#[test]
+fn what_finishes_an_older_version_is_shown_and_can_be_restarted() {
+    let master = TestMaster::start();
+    let run = master.client.run("version: 1\ntasks: {a: {run: one}}\n");
+    let mut hand = Hand::of(&master);
+    let (_, first) = hand.begin();
+    let file = "version: 1\ntasks: {a: {run: two}}\n";
+    let body = json!({ "workflow": file });
+    master.client.upgrade_run(run, &body).expect(200);
+    assert_eq!(fates(&master.client.preview(run, &body).expect(200)), "a=finishes");
+    let again = json!({ "workflow": file, "restart": true });
+    assert_eq!(fates(&master.client.preview(run, &again).expect(200)), "a=restarts");
+    hand.finish(first);
+    assert_eq!(master.client.ended(run)["status"], "completed");
+}

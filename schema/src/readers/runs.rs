@@ -21,7 +21,7 @@ use crate::columns::{big, status, unsigned, unsigned_small, waits};
 use crate::connection::{AnyConnection, MultiBackend};
 use crate::error::Error;
 use crate::runs::{self as rows, RunColumns};
-use crate::tables::{run_definitions, run_ranges, runs, tasks};
+use crate::tables::{run_definitions, run_ranges, runs, task_outdated, tasks};
 
 /// Numbers looked at by one statement: about 5 ms.
 const IDS_PER_STEP: i64 = 20_000;
@@ -297,6 +297,20 @@ impl Readers {
             before = first;
         }
         Ok((page, Some(RunCursor(RunId(unsigned(before)?)))))
+    }
+
+    /// Nodes of a run of which a worker has an attempt of an older version, rising.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn outdated_nodes(&self, run: RunId) -> Result<Vec<TaskId>, Error> {
+        let found: Vec<i64> = task_outdated::table
+            .inner_join(tasks::table.on(tasks::id.eq(task_outdated::task)))
+            .filter(tasks::run.eq(big(run.0)))
+            .order(task_outdated::task)
+            .select(task_outdated::task)
+            .load(&mut *self.connection()?)?;
+        found.into_iter().map(|task| Ok(TaskId(unsigned(task)?))).collect()
     }
 
     /// The nodes of a run that have a row and a number above `after`, by number, at most `limit` and

@@ -31,7 +31,7 @@ pub(super) struct Ties {
     /// How often loops have gone round.
     rounds: BTreeMap<TaskId, u32>,
     /// Tasks of which a worker has an attempt of an older version of their run.
-    outdated: BTreeSet<TaskId>,
+    pub(super) outdated: BTreeSet<TaskId>,
     pub(super) versions: Vec<RunVersionRow>,
 }
 

@@ -230,7 +230,9 @@ impl Store {
             let row = self.rows.get(&task);
             let stands = self.stands(task);
             let has_open = before(node).iter().any(|name| is_unended(name));
-            let (changed, runs_again) = (is_other(node) || has_open, again.contains(&**name));
+            let is_outdated = stands == Stands::AtWork && self.ties.outdated.contains(&task);
+            let changed = is_other(node) || has_open || is_outdated;
+            let runs_again = again.contains(&**name);
             let same_parts = || {
                 let had = facts(old, &old.nodes[was as usize], &str::to_owned);
                 let has = facts(new, node, &as_old);

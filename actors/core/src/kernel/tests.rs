@@ -3,6 +3,7 @@
 mod fork;
 mod found;
 mod found_saved;
+mod found_upgrades;
 mod keys;
 mod queue;
 mod relations;

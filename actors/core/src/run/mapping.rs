@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use agentflow_workflow::{Definition, Edge, Extra, References, Root};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
 use crate::status::Status;
@@ -47,6 +47,8 @@ pub enum Standing {
     Waiting,
     /// A worker has it; it may have begun.
     AtWork,
+    /// A worker has it, and what it is at is of an older version.
+    Outdated,
     /// A worker has it and was told to stop.
     Stopping,
     /// Its items or its child run have begun.
@@ -202,7 +204,8 @@ impl Mapping {
             .zip(&olds)
             .map(|(node, old)| {
                 let is_again = again.contains(&node);
-                let is_changed = is_again || old.is_none_or(|old| compared.is_other(node, old));
+                let is_other = |old| standing(old) == Standing::Outdated || compared.is_other(node, old);
+                let is_changed = is_again || old.is_none_or(is_other);
                 let fate = match old {
                     None => Fate::New,
                     Some(old) => match standing(*old) {
@@ -211,26 +214,26 @@ impl Mapping {
                         Standing::Ended(_) => Fate::Kept,
                         Standing::Parts if is_again || !compared.has_same_parts(node, *old) => Fate::Refused,
                         Standing::Parts => Fate::GoesOn,
-                        Standing::AtWork if wish.restart && is_changed => Fate::Restarts,
-                        Standing::AtWork | Standing::Stopping if is_again => Fate::Refused,
-                        Standing::Stopping if wish.restart && is_changed => Fate::Refused,
-                        Standing::AtWork | Standing::Stopping if is_changed => Fate::Finishes,
-                        Standing::AtWork | Standing::Stopping => Fate::GoesOn,
+                        Standing::Stopping if is_changed && (is_again || wish.restart) => Fate::Refused,
+                        _ if is_changed && wish.restart => Fate::Restarts,
+                        _ if is_again => Fate::Refused,
+                        _ if is_changed => Fate::Finishes,
+                        Standing::AtWork | Standing::Outdated | Standing::Stopping => Fate::GoesOn,
                     },
                 };
                 Mapped { old: *old, is_changed, fate }
             })
             .collect();
-        follow(change.new, &mut nodes, &standing, wish.restart);
+        follow(change.new, &compared.reads, &mut nodes, &standing, wish.restart);
         let kept: FxHashSet<u32> = olds.iter().copied().flatten().collect();
         let count = u32::try_from(change.old.nodes.len()).unwrap_or(u32::MAX);
         let gone = (0..count).filter(|old| !kept.contains(old));
         let removed = gone.map(|old| {
             let fate = match standing(old) {
                 Standing::Waiting | Standing::Ended(_) => Fate::Removed,
-                Standing::AtWork if wish.restart => Fate::Stopped,
                 Standing::Stopping => Fate::Stopped,
-                Standing::AtWork | Standing::Parts => Fate::Refused,
+                Standing::AtWork | Standing::Outdated if wish.restart => Fate::Stopped,
+                Standing::AtWork | Standing::Outdated | Standing::Parts => Fate::Refused,
             };
             (old, fate)
         });
@@ -261,15 +264,24 @@ fn downstream(definition: &Definition, from: &[Box<str>]) -> Result<FxHashSet<u3
     Ok(found)
 }
 
-/// What was decided on a node holds only as long as everything before it has ended. In the order in which
-/// what comes before is known before.
-fn follow(definition: &Definition, nodes: &mut [Mapped], standing: &impl Fn(u32) -> Standing, restart: bool) {
+/// What was decided on a node holds only as long as everything before it, and everything that it reads,
+/// has ended. In the order in which what comes before is known before.
+fn follow(
+    definition: &Definition,
+    reads: &Reads,
+    nodes: &mut [Mapped],
+    standing: &impl Fn(u32) -> Standing,
+    restart: bool,
+) {
+    let mut is_any_open = false;
     for node in definition.plan().into_iter().flatten() {
-        let Mapped { old: Some(old), fate, is_changed } = nodes[node as usize] else { continue };
-        let mut before =
-            definition.nodes[node as usize].after.iter().map(|edge| nodes[edge.node as usize].fate);
         // Whatever else has not ended had not under the old workflow either.
-        let is_open = before.any(|fate| matches!(fate, Fate::New | Fate::Again));
+        let is_new = |node: u32| matches!(nodes[node as usize].fate, Fate::New | Fate::Again);
+        is_any_open |= is_new(node);
+        let Mapped { old: Some(old), fate, is_changed } = nodes[node as usize] else { continue };
+        let is_open = definition.nodes[node as usize].after.iter().any(|edge| is_new(edge.node))
+            || reads.of(node).iter().any(|read| is_new(*read))
+            || (is_any_open && reads.all.contains(&node));
         let fate = match (fate, standing(old)) {
             // It did nothing that could be kept: another reason, another decision.
             (Fate::Kept, Standing::Ended(Status::Skipped)) if is_changed || is_open => Fate::Again,
@@ -281,6 +293,45 @@ fn follow(definition: &Definition, nodes: &mut [Mapped], standing: &impl Fn(u32)
             _ => continue,
         };
         nodes[node as usize] = Mapped { old: Some(old), is_changed: true, fate };
+        is_any_open |= fate == Fate::Again;
+    }
+}
+
+/// Which nodes the expressions of each node read, besides those that it comes after.
+#[derive(Default)]
+struct Reads {
+    named: FxHashMap<u32, Vec<u32>>,
+    /// Nodes that may read any.
+    all: FxHashSet<u32>,
+    /// Nodes that read the run's variables, and its inputs.
+    vars: FxHashSet<u32>,
+    inputs: FxHashSet<u32>,
+}
+
+impl Reads {
+    fn new(definition: &Definition) -> Self {
+        let (mut reads, names) = (Self::default(), definition.names());
+        definition.each_reference(|node, References { tasks, roots, all_tasks, .. }| {
+            let places = tasks.iter().filter_map(|name| names.get(&*definition.name_for(node, name)));
+            let places: Vec<u32> = places.copied().collect();
+            if !places.is_empty() {
+                reads.named.entry(node).or_default().extend(places);
+            }
+            if *all_tasks {
+                reads.all.insert(node);
+            }
+            if roots.contains(Root::Vars) {
+                reads.vars.insert(node);
+            }
+            if roots.contains(Root::Inputs) {
+                reads.inputs.insert(node);
+            }
+        });
+        reads
+    }
+
+    fn of(&self, node: u32) -> &[u32] {
+        self.named.get(&node).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -288,8 +339,11 @@ fn follow(definition: &Definition, nodes: &mut [Mapped], standing: &impl Fn(u32)
 struct Compared<'a> {
     change: Change<'a>,
     olds: &'a [Option<u32>],
-    /// New nodes of which an expression reads a value that is another now.
-    reads_other_values: FxHashSet<u32>,
+    /// Of the new one, and of the old one.
+    reads: Reads,
+    old_reads: Reads,
+    other_vars: bool,
+    other_inputs: bool,
 }
 
 impl<'a> Compared<'a> {
@@ -297,17 +351,17 @@ impl<'a> Compared<'a> {
         // One more variable changes nothing for those who do not know it.
         let other_vars = change.old.vars.iter().any(|(name, value)| change.new.vars.get(name) != Some(value));
         let other_inputs = change.old_inputs != change.new_inputs;
-        let mut reads_other_values = FxHashSet::default();
-        if other_vars || other_inputs {
-            change.new.each_reference(|node, References { roots, .. }| {
-                if (other_vars && roots.contains(Root::Vars))
-                    || (other_inputs && roots.contains(Root::Inputs))
-                {
-                    reads_other_values.insert(node);
-                }
-            });
-        }
-        Self { change, olds, reads_other_values }
+        let (reads, old_reads) = (Reads::new(change.new), Reads::new(change.old));
+        Self { change, olds, reads, old_reads, other_vars, other_inputs }
+    }
+
+    /// Whether its expressions read another value than before, or the same name of another node.
+    fn reads_otherwise(&self, new: u32, old: u32) -> bool {
+        let is = |node: &u32| self.old_of(*node);
+        (self.other_vars && self.reads.vars.contains(&new))
+            || (self.other_inputs && self.reads.inputs.contains(&new))
+            || sorted(self.reads.of(new).iter().map(is))
+                != sorted(self.old_reads.of(old).iter().copied().map(Some))
     }
 
     /// Whether the new node does something else than the old one, or comes after something else.
@@ -327,7 +381,7 @@ impl<'a> Compared<'a> {
             files_from: new_extra.files_from.iter().filter_map(|place| self.old_of(*place)).collect(),
             ..new_extra.clone()
         };
-        self.reads_other_values.contains(&new)
+        self.reads_otherwise(new, old)
             || body(before, old_node.template) != body(after, new_node.template)
             || new_extra.input_from.is_some() != with_places.input_from.is_some()
             || new_extra.files_from.len() != with_places.files_from.len()
@@ -341,7 +395,7 @@ impl<'a> Compared<'a> {
         let Change { old: before, new: after, .. } = self.change;
         let (old_node, new_node) = (&before.nodes[old as usize], &after.nodes[new as usize]);
         let (Some(old_extra), Some(new_extra)) = (&old_node.extra, &new_node.extra) else { return false };
-        !self.reads_other_values.contains(&new)
+        !self.reads_otherwise(new, old)
             && (&old_extra.foreach, &old_extra.collect, &old_extra.child)
                 == (&new_extra.foreach, &new_extra.collect, &new_extra.child)
             && self.edges(&new_node.after) == edges_of(&old_node.after)

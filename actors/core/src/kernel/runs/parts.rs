@@ -62,6 +62,13 @@ impl Parts {
 }
 
 impl Parts {
+    /// As many at once as the node says now.
+    pub(super) fn set_limit(&mut self, limit: Option<u32>) {
+        if let Self::Items(items) = self {
+            items.limit = limit;
+        }
+    }
+
     /// Items that have begun and not ended.
     pub(super) fn active(&self) -> u32 {
         match self {
@@ -77,7 +84,7 @@ impl Items {
     }
 
     fn is_over(&self, stopping: bool) -> bool {
-        self.active == 0 && (stopping || self.begun == self.count())
+        self.active == 0 && (stopping || self.begun >= self.count())
     }
 }
 
@@ -168,7 +175,7 @@ impl Kernel {
         let has_room = run.graph.has_room();
         let Some(Parts::Items(items)) = run.parts.get_mut(&node) else { return false };
         let at_limit = items.limit.is_some_and(|limit| items.active >= limit);
-        if stopping || !has_room || at_limit || items.begun == items.count() {
+        if stopping || !has_room || at_limit || items.begun >= items.count() {
             return false;
         }
         let index = items.begun;

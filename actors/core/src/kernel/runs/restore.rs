@@ -146,12 +146,13 @@ impl Kernel {
         run.numbers = row.numbers;
         let names = definition.names();
         let mut ended = Vec::new();
+        let room = self.runs.room_for_values();
         let mut items: BTreeMap<(u32, u32), Vec<(u32, &SettledNode)>> = BTreeMap::new();
         for node in &settled {
             match place_of(&names, &node.node.node) {
                 Some((index, None)) => {
                     ended.push((index, node.status));
-                    let room = self.runs.room_for_values().saturating_sub(run.held);
+                    let room = room.saturating_sub(run.held);
                     run.keep_value(index, node.status, node.outcome.clone(), room);
                 }
                 Some((index, Some((item, round)))) => {

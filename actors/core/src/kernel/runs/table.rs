@@ -305,7 +305,12 @@ impl RunTable {
         self.outdated.remove(&task)
     }
 
-    /// How many attempts are of an older version.
+    /// Whether the attempt that a worker has is of an older version.
+    pub(crate) fn is_outdated(&self, task: TaskId) -> bool {
+        self.outdated.contains(&task)
+    }
+
+    /// Tasks of which a worker has an attempt of an older version.
     pub(crate) fn outdated(&self) -> impl Iterator<Item = TaskId> {
         self.outdated.iter().copied()
     }

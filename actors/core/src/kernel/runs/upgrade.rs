@@ -154,6 +154,7 @@ impl Kernel {
             NodeStatus::Active => {
                 match self.tasks.get(run.task_of(node)).and_then(|entry| entry.task.hold()) {
                     Some(hold) if hold.cancelling => Standing::Stopping,
+                    Some(_) if self.runs.is_outdated(run.task_of(node)) => Standing::Outdated,
                     Some(_) => Standing::AtWork,
                     None => Standing::Waiting,
                 }

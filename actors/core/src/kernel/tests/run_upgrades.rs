@@ -10,7 +10,7 @@ use crate::ids::RunId;
 use crate::run::RunStatus;
 use crate::run::mapping::{MappingError, Named};
 
-const OLD: &str = "
+pub(super) const OLD: &str = "
 version: 1
 tasks:
   a: {run: fetch}
@@ -24,7 +24,7 @@ fn prepared(file: &str) -> PreparedRun {
 }
 
 /// To that workflow, from the version that the run has.
-fn to(file: &str) -> UpgradeRun {
+pub(super) fn to(file: &str) -> UpgradeRun {
     UpgradeRun {
         run: RunId(1),
         from: 1,
@@ -39,7 +39,7 @@ fn to(file: &str) -> UpgradeRun {
 }
 
 impl Bench {
-    fn upgrade(&mut self, upgrade: UpgradeRun) -> (Reply, Vec<Effect>) {
+    pub(super) fn upgrade(&mut self, upgrade: UpgradeRun) -> (Reply, Vec<Effect>) {
         let run = upgrade.run;
         let request = Request::UpgradeRun(Box::new(upgrade));
         let mut effects = self.step(Input::Request { reply: ReplyTo(7), request });
@@ -68,7 +68,7 @@ impl Bench {
     }
 }
 
-fn commands(effects: &[Effect]) -> Vec<String> {
+pub(super) fn commands(effects: &[Effect]) -> Vec<String> {
     let command = |body: &String| {
         let body: Value = serde_json::from_str(body).expect("JSON");
         body["command"].as_str().expect("a command").to_owned()
@@ -76,11 +76,11 @@ fn commands(effects: &[Effect]) -> Vec<String> {
     body_of(effects).iter().map(command).collect()
 }
 
-fn begun() -> ReportBody {
+pub(super) fn begun() -> ReportBody {
     ReportBody::Started { at: Wall(1) }
 }
 
-const VERSION_2: Reply = Ok(Answer::Upgraded { version: 2 });
+pub(super) const VERSION_2: Reply = Ok(Answer::Upgraded { version: 2 });
 
 #[test]
 fn what_runs_finishes_and_what_has_not_begun_is_what_the_new_one_says() {
@@ -400,77 +400,4 @@ fn a_run_that_ends_while_its_rows_are_read_is_asked_for_again() {
     bench.report(session, key(1, 1, 1), finished(End::Completed));
     let effects = bench.step(Input::RunLoaded { run: RunId(1), loaded: Some(Box::new(loaded)) });
     assert_eq!(effects, [Effect::Reply { to: ReplyTo(7), reply: Err(Rejection::Busy) }]);
-}
-
-#[test]
-fn what_was_decided_on_is_decided_again_when_what_is_before_it_runs_again() {
-    let old = "
-version: 1
-mode: pipeline
-vars: {skip: true}
-tasks:
-  - {name: first, run: one, when: not vars.skip}
-  - {name: second, run: two, input: '${{ tasks.first.status }}'}
-";
-    let new = old.replace("skip: true", "skip: false");
-    for restarts in [false, true] {
-        let mut bench = Bench::new();
-        bench.hello("w1", 1, 0, vec![]);
-        bench.start(old);
-        bench.control(RunAction::Pause).expect("a pause");
-        assert_eq!(bench.nodes(), "first=skipped second=blocked");
-        assert_eq!(bench.upgrade(to(&new)).0, VERSION_2);
-        if restarts {
-            bench.restart();
-        }
-        bench.now_ms += 1;
-        let (session, _) = bench.hello("w1", 1, 1, vec![]);
-        let (_, effects) = bench.ask(Request::ControlRun { run: RunId(1), action: RunAction::Resume });
-        assert_eq!(commands(&effects), ["one"], "the second comes after it again");
-        let [(_, first)] = assigned(&effects)[..] else { panic!("{effects:?}") };
-        let effects = bench.report(session, first, finished(End::Completed));
-        assert!(body_of(&effects)[0].contains(r#""input":"completed""#), "{:?}", body_of(&effects));
-    }
-}
-
-#[test]
-fn a_loop_that_begins_anew_counts_anew() {
-    let old = "
-version: 1
-tasks:
-  a: {run: 'round ${{ loop.iteration }}', loop: {until: 'false', max: 3}}
-";
-    let new = old.replace("round", "turn");
-    let mut bench = Bench::new();
-    let (session, _) = bench.hello("w1", 1, 1, vec![]);
-    bench.start(old);
-    bench.report(session, key(1, 1, 1), finished(End::Completed));
-    bench.report(session, key(1, 2, 2), begun());
-    let (reply, effects) = bench.upgrade(UpgradeRun { restart: true, ..to(&new) });
-    assert_eq!(reply, VERSION_2);
-    assert_eq!(commands(&effects), ["turn 1"]);
-    let effects = bench.report(session, key(1, 3, 3), finished(End::Completed));
-    assert_eq!(commands(&effects), ["turn 2"]);
-}
-
-/// Found by the simulation; the same holds of a rerun.
-#[test]
-fn a_task_that_waits_for_a_node_waits_for_its_new_end() {
-    let mut bench = Bench::new();
-    let (session, _) = bench.hello("w1", 1, 4, vec![]);
-    bench.start("version: 1\ntasks: {a: {run: fetch}}\n");
-    bench.submit(vec![task(|new, _| new.hold = true)]);
-    let after = Request::Relate {
-        predecessor: Predecessor { task: TaskId(1), ended: None },
-        successor: TaskId(2),
-        relation: crate::relation::Relation::Sequential,
-    };
-    bench.ask(after).0.expect("a relation");
-    bench.report(session, key(1, 1, 1), finished(End::Completed));
-    let again = UpgradeRun { restart_from: vec!["a".into()], ..to("version: 1\ntasks: {a: {run: fetch}}\n") };
-    assert_eq!(bench.upgrade(again).0, VERSION_2);
-    bench.ask(Request::Release { tasks: vec![TaskId(2)] }).0.expect("a release");
-    assert_eq!(bench.status(2), Some(Status::Blocked));
-    bench.report(session, key(1, 2, 2), finished(End::Completed));
-    assert_eq!(bench.status(2), Some(Status::Pending));
 }

@@ -27,6 +27,7 @@ fn standing(text: &str) -> BTreeMap<&str, Standing> {
         "at-work" => Standing::AtWork,
         "parts" => Standing::Parts,
         "stopping" => Standing::Stopping,
+        "outdated" => Standing::Outdated,
         "failed" => Standing::Ended(Status::Failed),
         "skipped" => Standing::Ended(Status::Skipped),
         "done" => Standing::Ended(Status::Completed),
@@ -100,6 +101,9 @@ fn a_changed_body_is_for_what_has_not_begun() {
     assert!(fate("build=at-work", false).contains("build=finishes* "));
     assert!(fate("build=at-work", true).contains("build=restarts* "));
     assert!(fate("build=done", true).contains("build=kept* "));
+    assert!(Case { stands: "build=outdated", ..CASE }.fates().contains("build=finishes* "));
+    let again = Case { stands: "build=outdated", restart: true, ..CASE };
+    assert!(again.fates().contains("build=restarts* "), "it is at work on what an older version says");
     assert!(fate("build=stopping", false).contains("build=finishes* "));
     assert!(
         fate("build=stopping", true).contains("build=refused* "),
@@ -228,4 +232,50 @@ fn what_was_skipped_is_decided_on_again_when_its_reason_may_be_gone() {
         .replace("needs: [check, each]", "needs: [check, each, mend]");
     let fates = Case { stands, new: &new, ..CASE }.fates();
     assert!(fates.ends_with("check=kept report=again*"), "{fates}");
+}
+
+const FAR: &str = "
+version: 1
+tasks:
+  other: {run: other}
+  middle: {run: middle, needs: [other]}
+  reads: {run: 'use ${{ tasks.other.outputs.n }}', needs: middle}
+  lists: {needs: middle, foreach: '${{ tasks.other.outputs.list }}', run: 'use ${{ item }}'}
+";
+
+#[test]
+fn what_reads_a_node_far_before_it_is_decided_on_again_with_that() {
+    let definition = read(FAR);
+    let nothing = Value::Null;
+    let change = Change { old: &definition, old_inputs: &nothing, new: &definition, new_inputs: &nothing };
+    let wish = Wish { restart_from: &[], restart: false };
+    let named: Named = [("other".into(), None)].into();
+    let stands = |far: Standing| {
+        let mapping =
+            Mapping::new(change, &named, wish, |node| match &*definition.nodes[node as usize].name {
+                "reads" | "lists" => far,
+                _ => Standing::Ended(Status::Completed),
+            });
+        let mapping = mapping.expect("it fits");
+        ["middle", "reads", "lists"]
+            .map(|name| mapping.nodes[definition.find(name).expect("a node") as usize])
+            .map(|mapped| (mapped.fate, mapped.is_changed))
+    };
+    let middle = (Fate::Kept, true);
+    assert_eq!(stands(Standing::Waiting), [middle, (Fate::Waits, true), (Fate::Waits, true)]);
+    assert_eq!(stands(Standing::Ended(Status::Skipped)), [middle, (Fate::Again, true), (Fate::Again, true)]);
+    assert_eq!(stands(Standing::AtWork), [middle, (Fate::Finishes, true), (Fate::Finishes, true)]);
+    assert_eq!(stands(Standing::Parts)[2], (Fate::Refused, true), "its list would be another one");
+}
+
+#[test]
+fn a_name_that_means_another_node_is_a_change() {
+    let text = "{version: 1, tasks: {a: {run: a}, b: {run: b}, c: {run: 'c ${{ tasks.a.outputs.n }}', needs: [a, b]}}}";
+    let definition = read(text);
+    let nothing = Value::Null;
+    let change = Change { old: &definition, old_inputs: &nothing, new: &definition, new_inputs: &nothing };
+    let wish = Wish { restart_from: &[], restart: false };
+    let swapped: Named = [("a".into(), Some("b".into())), ("b".into(), Some("a".into()))].into();
+    let mapping = Mapping::new(change, &swapped, wish, |_| Standing::Waiting).expect("it fits");
+    assert!(mapping.nodes[2].is_changed);
 }

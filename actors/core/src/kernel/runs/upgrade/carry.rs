@@ -49,15 +49,15 @@ impl Kernel {
         if run.status == RunStatus::Paused {
             run.graph.pause();
         }
+        let room = self.runs.room_for_values();
         for (node, status) in ended {
             let task = run.task_of(node);
-            let room = self.runs.room_for_values().saturating_sub(run.held);
             let before = old.node_of(task).and_then(|before| old.kept.remove(&before));
             let outcome = match before {
                 Some(kept) => kept.into_outcome(),
                 None => rows.settled.remove(&task).map(|ended| ended.outcome).unwrap_or_default(),
             };
-            run.keep_value(node, status, outcome, room);
+            run.keep_value(node, status, outcome, room.saturating_sub(run.held));
         }
         for (node, mapped, before) in kept() {
             match old.rounds.remove(&before) {
@@ -127,7 +127,8 @@ impl Kernel {
     fn go_on(&mut self, run: &mut Run, node: u32, parts: Option<Parts>) {
         let place = Place { run: run.id, node, item: None };
         self.runs.set_place(run.task_of(node), place);
-        let Some(parts) = parts else { return };
+        let Some(mut parts) = parts else { return };
+        parts.set_limit(run.extra(node).and_then(|extra| extra.max_parallel));
         run.graph.open(node);
         for task in parts.live_items() {
             if let Some(place) = self.runs.place(task) {
