@@ -251,6 +251,10 @@ async fn retry_node(
     continue_from: ContinueFrom,
 ) -> Result<(), Failure> {
     let node = record(master, id).await?.run.map(|node| node.node).unwrap_or_default();
+    if node.contains('~') {
+        let detail = format!("an upgrade of run {run} has taken this node out, which is '{node}' now");
+        return Err(Failure::conflict(detail));
+    }
     if node.contains('[') {
         let whole = node.split('[').next().unwrap_or_default();
         let detail = format!("the task is an item of node '{whole}' of run {run}; retry that one");

@@ -100,5 +100,12 @@ fn what_finishes_an_older_version_is_shown_and_can_be_restarted() {
     let again = json!({ "workflow": file, "restart": true });
     assert_eq!(fates(&master.client.preview(run, &again).expect(200)), "a=restarts");
     hand.finish(first);
-    assert_eq!(master.client.ended(run)["status"], "completed");
+    let ended = master.client.ended(run);
+    assert_eq!(ended["status"], "completed");
+    // One that is gone is run again by nobody.
+    let other = json!({ "workflow": "version: 1\ntasks: {b: {approval: true}}\n" });
+    master.client.upgrade_run(run, &other).expect(200);
+    let retry = format!("/api/v2/tasks/{}/retry", ended["nodes"][0]["task_id"]);
+    let problem = master.client.post(&retry, "").expect(409);
+    assert!(problem["detail"].as_str().is_some_and(|text| text.contains("'a~v2' now")), "{problem}");
 }
