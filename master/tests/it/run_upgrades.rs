@@ -86,7 +86,7 @@ impl Hand {
         self.report(|no| finished(no, key));
     }
 
-    fn fail(&mut self, key: AttemptKey) {
+    pub(crate) fn fail(&mut self, key: AttemptKey) {
         self.report(|no| failed(no, key));
     }
 

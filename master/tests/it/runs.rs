@@ -221,3 +221,24 @@ fn the_same_key_makes_one_run() {
     assert_eq!(page["runs"][0]["name"], "x");
     master.client.get("/api/v2/runs?status=done").expect(422);
 }
+
+#[test]
+fn a_stage_of_a_pipeline_is_retried_and_an_item_with_its_node() {
+    let master = TestMaster::start();
+    let mut hand = crate::run_upgrades::Hand::of(&master);
+    let pipeline = "version: 1\nmode: pipeline\nitems: [1]\ntasks: [{name: stage, run: one}]\n";
+    let each = "version: 1\ntasks: {each: {foreach: [1], run: one}}\n";
+    for (file, status) in [(pipeline, 200), (each, 409)] {
+        let run = master.client.run(file);
+        let (_, key) = hand.begin();
+        hand.fail(key);
+        let ended = master.client.ended(run);
+        let failed = ended["nodes"].as_array().expect("nodes").last().expect("a node").clone();
+        assert_eq!(failed["status"], "failed", "{failed}");
+        master.client.post(&format!("/api/v2/tasks/{}/retry", failed["task_id"]), "").expect(status);
+        if status == 200 {
+            hand.do_next("one");
+            assert_eq!(master.client.ended(run)["status"], "completed");
+        }
+    }
+}
