@@ -40,8 +40,8 @@ pub(super) fn run(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Endi
 }
 
 fn run_process(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Ending {
-    let mut child = match start(executor, job) {
-        Ok(child) => child,
+    let (mut child, mut own_file) = match start(executor, job) {
+        Ok(started) => started,
         Err(error) => {
             if let Some(stop) = job.control.stopped() {
                 return Ending::stopped(stop, Outcome::default());
@@ -56,7 +56,6 @@ fn run_process(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Ending 
     scratch.tail.begin(executor.environment.scratch(job.key));
     let mut pipes = Pipes { out: child.stdout.take(), err: child.stderr.take() };
     let mut deadlines = Deadlines::new(&job.spec, Instant::now());
-    let mut own_file = OwnFile::of(job, Instant::now());
     let watched = pipes.until_exit(executor, job, scratch, group, (&mut deadlines, own_file.as_mut()));
     let stopped = job.control.stopped();
     // Dead or not to be watched: in both cases nothing of the group may stay.
@@ -111,7 +110,8 @@ fn judge(
     Ending { end, outcome }
 }
 
-fn start(executor: &Executor, job: &Job) -> Result<Child, String> {
+/// Starts the process. What its own file is before that is no change: the first that it writes is one.
+fn start(executor: &Executor, job: &Job) -> Result<(Child, Option<OwnFile>), String> {
     let spec = &*job.spec;
     if let Some(worktree) = &spec.worktree {
         let cancelled = || job.control.stopped().is_some();
@@ -125,6 +125,7 @@ fn start(executor: &Executor, job: &Job) -> Result<Child, String> {
     }
     executor.fetch(job)?;
     executor.resume(job)?;
+    let own_file = OwnFile::of(job, Instant::now());
     prepare(executor, job, &mut command);
     let mut spawned = command.spawn();
     // A script that may be run but does not say by what.
@@ -135,7 +136,8 @@ fn start(executor: &Executor, job: &Job) -> Result<Child, String> {
         prepare(executor, job, &mut command);
         spawned = command.spawn();
     }
-    spawned.map_err(|error| explain(spec, &command, &error))
+    let child = spawned.map_err(|error| explain(spec, &command, &error))?;
+    Ok((child, own_file))
 }
 
 fn prepare(executor: &Executor, job: &Job, command: &mut Command) {
