@@ -144,16 +144,6 @@ pub struct RunVersionView {
     pub workflow: Value,
 }
 
-/// The answer to `GET /runs/{id}/versions`.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct RunVersions {
-    /// The oldest first.
-    pub versions: Vec<RunVersionView>,
-    /// For the next page; absent on the last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_cursor: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

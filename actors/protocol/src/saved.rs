@@ -286,11 +286,11 @@ pub struct VersionView {
     pub spec: serde_json::Map<String, serde_json::Value>,
 }
 
-/// The answer to `GET /tasks/{id}/versions`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct Versions {
+/// The answer to `GET /tasks/{id}/versions` and `GET /runs/{id}/versions`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Versions<V> {
     /// The oldest first.
-    pub versions: Vec<VersionView>,
+    pub versions: Vec<V>,
     /// For the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,

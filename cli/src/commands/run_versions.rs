@@ -1,36 +1,24 @@
 //! `versions run:ID`: the workflows that a run had, and what each changed.
 
 use agentflow_core::ids::RunId;
-use agentflow_protocol::run_upgrade::{RunVersionView, RunVersions};
+use agentflow_protocol::run_upgrade::RunVersionView;
 use agentflow_workflow::{Definition, Extra, Node, On};
 use serde_json::{Map, Value};
 
-use super::versions::{show_changes, show_head};
+use super::versions::{head, list};
 use crate::client::Client;
-use crate::error::{Error, exit};
+use crate::error::Error;
 use crate::follow::run_path;
 use crate::output::Output;
 
 pub(super) fn versions(run: RunId, client: &Client, output: Output) -> Result<u8, Error> {
     let path = format!("{}/versions", run_path(run.0));
-    let mut found: RunVersions = client.get(&path)?;
-    while let Some(cursor) = found.next_cursor.take() {
-        let page: RunVersions = client.get(&format!("{path}?cursor={cursor}"))?;
-        found.versions.extend(page.versions);
-        found.next_cursor = page.next_cursor;
-    }
-    if output.json {
-        output.json(&found)?;
-        return Ok(exit::DONE);
-    }
-    let mut before = None;
-    for version in &found.versions {
-        show_head(version.version, version.created_at, version.author.as_deref(), &version.reason, output)?;
+    list(&path, client, output, |version: &RunVersionView| {
+        let author = version.author.as_deref();
+        let head = head(version.version, version.created_at, author, &version.reason);
         let text = text(version).map_err(|cause| Error::Answer { at: path.clone(), cause })?;
-        show_changes(before.as_deref(), &text, output)?;
-        before = Some(text);
-    }
-    Ok(exit::DONE)
+        Ok((head, text))
+    })
 }
 
 /// A version as lines like those of a workflow file.

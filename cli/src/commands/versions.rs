@@ -4,6 +4,8 @@ use agentflow_core::ids::TaskId;
 use agentflow_protocol::Timestamp;
 use agentflow_protocol::api::TaskView;
 use agentflow_protocol::saved::{UpgradeBody, VersionView, Versions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
 
@@ -83,10 +85,23 @@ pub(super) fn versions(of: &VersionsOf, client: &Client, output: Output) -> Resu
         TaskOrRun::Task(task) => task,
         TaskOrRun::Run(run) => return run_versions::versions(run, client, output),
     };
-    let path = format!("{}/versions", task_path(task.0));
-    let mut found: Versions = client.get(&path)?;
+    list(&format!("{}/versions", task_path(task.0)), client, output, |version: &VersionView| {
+        let author = version.author.as_deref();
+        let head = head(version.version, version.created_at, author, &version.reason);
+        Ok((head, text(version)))
+    })
+}
+
+/// Shows every version behind that path, each by its head and what its text changes.
+pub(super) fn list<V: Serialize + DeserializeOwned>(
+    path: &str,
+    client: &Client,
+    output: Output,
+    lines: impl Fn(&V) -> Result<(String, String), Error>,
+) -> Result<u8, Error> {
+    let mut found: Versions<V> = client.get(path)?;
     while let Some(cursor) = found.next_cursor.take() {
-        let page: Versions = client.get(&format!("{path}?cursor={cursor}"))?;
+        let page: Versions<V> = client.get(&format!("{path}?cursor={cursor}"))?;
         found.versions.extend(page.versions);
         found.next_cursor = page.next_cursor;
     }
@@ -96,9 +111,8 @@ pub(super) fn versions(of: &VersionsOf, client: &Client, output: Output) -> Resu
     }
     let mut before = None;
     for version in &found.versions {
-        let author = version.author.as_deref();
-        show_head(version.version, version.created_at, author, &version.reason, output)?;
-        let text = text(version);
+        let (head, text) = lines(version)?;
+        output.line(output.paint(Paint::Head, head))?;
         show_changes(before.as_deref(), &text, output)?;
         before = Some(text);
     }
@@ -106,17 +120,10 @@ pub(super) fn versions(of: &VersionsOf, client: &Client, output: Output) -> Resu
 }
 
 /// `version 2  2026-11-22T17:00:00Z by ann: it was wrong`.
-pub(super) fn show_head(
-    version: u32,
-    at: Timestamp,
-    author: Option<&str>,
-    reason: &str,
-    output: Output,
-) -> Result<(), Error> {
+pub(super) fn head(version: u32, at: Timestamp, author: Option<&str>, reason: &str) -> String {
     let author = author.map(|author| format!(" by {author}")).unwrap_or_default();
     let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    let head = printable(&format!("version {version}  {at}{author}{reason}"));
-    output.line(output.paint(Paint::Head, head))
+    printable(&format!("version {version}  {at}{author}{reason}"))
 }
 
 /// A version as lines: its title, then its fields.
@@ -133,7 +140,7 @@ fn text(version: &VersionView) -> String {
 }
 
 /// The lines of a version, marked where the one before has others.
-pub(super) fn show_changes(before: Option<&str>, after: &str, output: Output) -> Result<(), Error> {
+fn show_changes(before: Option<&str>, after: &str, output: Output) -> Result<(), Error> {
     let Some(before) = before else {
         return after.lines().try_for_each(|line| output.line(format_args!("  {}", printable(line))));
     };

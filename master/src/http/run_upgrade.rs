@@ -1,7 +1,6 @@
 //! Another workflow for a run: given, tried without effect, and the versions that are left.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 use agentflow_core::batch::{RunVersionRow, Waits};
@@ -13,9 +12,10 @@ use agentflow_core::run::mapping::{Change, Mapping, MappingError, Named, Standin
 use agentflow_core::status::Status;
 use agentflow_protocol::Problem;
 use agentflow_protocol::run_upgrade::{
-    NodeFate, RemovedNode, RunUpgradeBody, RunUpgradePreview, RunVersionView, RunVersions,
+    NodeFate, RemovedNode, RunUpgradeBody, RunUpgradePreview, RunVersionView,
 };
 use agentflow_protocol::runs::RunView;
+use agentflow_protocol::saved::Versions;
 use agentflow_protocol::workflow::upgraded_definition;
 use agentflow_schema::{NodeRecord, RunRecord, RunVersionRecord};
 use agentflow_workflow::Definition;
@@ -25,9 +25,6 @@ use super::answer::{Answered, Failure, ok};
 use super::versions::VersionsQuery;
 use super::{read, run_views, runs, tasks, versions};
 use crate::state::Master;
-
-/// Before the second try; each later one waits twice as long, all of them 150 ms.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Gives a run another workflow, while it runs or after it has ended. What has ended stays as it
 /// ended, what is at work finishes as it began, and the rest does what the new workflow says, unless
@@ -58,23 +55,8 @@ pub(crate) async fn upgrade(
         return ok(&preview.await??);
     }
     master.check_writable()?;
-    let mut pause = PAUSE;
-    for _ in 1..versions::TRIES {
-        match try_upgrade(&master, id, &body).await? {
-            Ok(_) => return ok(&runs::view(&master, id).await?),
-            Err(Rejection::Busy) => {}
-            Err(Rejection::OtherVersion { .. }) if body.expected_version.is_none() => {}
-            Err(rejection) => return Err(rejection.into()),
-        }
-        // Another request changes the run, which takes as long as to read its rows: what was read here
-        // is not what it is.
-        actix_rt::time::sleep(pause).await;
-        pause *= 2;
-    }
-    match try_upgrade(&master, id, &body).await? {
-        Ok(_) => ok(&runs::view(&master, id).await?),
-        Err(rejection) => Err(rejection.into()),
-    }
+    versions::patiently(body.expected_version, async || try_upgrade(&master, id, &body).await).await?;
+    ok(&runs::view(&master, id).await?)
 }
 
 async fn try_upgrade(
@@ -214,7 +196,7 @@ fn standing(row: &NodeRecord, outdated: &[TaskId]) -> Standing {
 
 /// The versions of a run, each whole, the oldest first; the last one is the current.
 #[utoipa::path(get, path = "/api/v2/runs/{id}/versions", tag = "versions", params(("id" = u64, Path), VersionsQuery),
-    responses((status = 200, body = RunVersions), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = Versions<RunVersionView>), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn versions(
     master: web::Data<Master>,
     request: HttpRequest,
@@ -228,7 +210,7 @@ pub(crate) async fn versions(
         let found = if found.is_empty() && after == 0 { vec![first(record)] } else { found };
         let next_cursor = found.last().filter(|_| has_more).map(|record| record.row.version.to_string());
         let versions = found.into_iter().map(view).collect::<Result<Vec<_>, _>>();
-        Ok(versions.map(|versions| RunVersions { versions, next_cursor }))
+        Ok(versions.map(|versions| Versions { versions, next_cursor }))
     });
     ok(&page.await?.map_err(|error| runs::damaged(error.to_string()))?)
 }

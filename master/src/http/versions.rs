@@ -1,6 +1,7 @@
 //! Versions of tasks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 use agentflow_core::ids::TaskId;
@@ -19,8 +20,12 @@ use super::answer::{Answered, Failure, ok};
 use super::{read, submit, tasks};
 use crate::state::Master;
 
-/// How often an upgrade is made anew because somebody else was faster.
-pub(super) const TRIES: u32 = 5;
+/// How often an upgrade is tried while somebody else is faster.
+const TRIES: u32 = 5;
+
+/// Before the second try; each later one waits twice as long, all of them 150 ms. Another request that
+/// changes a run takes as long as to read its rows.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Bytes of a reason.
 const REASON_BYTES: usize = 4_096;
@@ -42,18 +47,29 @@ pub(crate) async fn upgrade(
     let id = read::task_id(&id)?;
     let body: UpgradeBody = read::object(&read::body(&request, payload, limits::LARGE_BODY_BYTES).await?)?;
     check(&body)?;
-    for _ in 1..TRIES {
-        match try_upgrade(&master, id, &body).await? {
-            Err(Rejection::OtherVersion { .. }) if body.expected_version.is_none() => {}
-            // It was given something meanwhile: what was read is not what it is.
-            Err(Rejection::Busy) => {}
-            Err(rejection) => return Err(rejection.into()),
-            Ok(_) => return tasks::answer(&master, id).await,
+    patiently(body.expected_version, async || try_upgrade(&master, id, &body).await).await?;
+    tasks::answer(&master, id).await
+}
+
+/// Makes an upgrade anew while somebody else is faster: what was read is not what it is. A version that
+/// was expected is no other than that.
+pub(super) async fn patiently(
+    expected: Option<u32>,
+    attempt: impl AsyncFn() -> Result<Result<u32, Rejection>, Failure>,
+) -> Result<(), Failure> {
+    let (mut tries, mut pause) = (1, PAUSE);
+    loop {
+        let Err(rejection) = attempt().await? else { return Ok(()) };
+        let passes = match rejection {
+            Rejection::Busy => true,
+            Rejection::OtherVersion { .. } => expected.is_none(),
+            _ => false,
+        };
+        if !passes || tries == TRIES {
+            return Err(rejection.into());
         }
-    }
-    match try_upgrade(&master, id, &body).await? {
-        Ok(_) => tasks::answer(&master, id).await,
-        Err(rejection) => Err(rejection.into()),
+        actix_rt::time::sleep(pause).await;
+        (tries, pause) = (tries + 1, pause * 2);
     }
 }
 
@@ -153,7 +169,7 @@ impl VersionsQuery {
 
 /// The versions of a task, each whole, the oldest first; the last one is the current.
 #[utoipa::path(get, path = "/api/v2/tasks/{id}/versions", tag = "versions", params(("id" = String, Path), VersionsQuery),
-    responses((status = 200, body = Versions), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = Versions<VersionView>), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn versions(
     master: web::Data<Master>,
     request: HttpRequest,
