@@ -151,7 +151,7 @@ impl Planned {
             let needs = "one that is not being stopped";
             return Err(Rejection::IllegalRun { status: state.status, action: "an upgrade", needs });
         }
-        if state.status.is_settled() && !mapping.nodes.iter().any(|node| node.fate.is_unended()) {
+        if state.status.is_settled() && !mapping.has_work() {
             return Err(Rejection::NothingToRun(self.record.row.id));
         }
         let numbers = &self.record.row.numbers;

@@ -100,12 +100,6 @@ impl Fate {
             Self::Refused => "refused",
         }
     }
-
-    /// Whether the node has not ended once the upgrade is made.
-    #[must_use]
-    pub fn is_unended(self) -> bool {
-        !matches!(self, Self::Kept | Self::Removed | Self::Stopped)
-    }
 }
 
 /// A node of the new definition.
@@ -161,11 +155,7 @@ impl MappingError {
 ///
 /// # Errors
 /// A name is not there, or an old node is named twice.
-pub fn match_nodes(
-    old: &Definition,
-    new: &Definition,
-    named: &Named,
-) -> Result<Vec<Option<u32>>, MappingError> {
+fn match_nodes(old: &Definition, new: &Definition, named: &Named) -> Result<Vec<Option<u32>>, MappingError> {
     let (old_names, new_names) = (old.names(), new.names());
     let mut taken = FxHashSet::default();
     for (name, was) in named {
@@ -190,7 +180,7 @@ impl Mapping {
     /// Works out what becomes of each node.
     ///
     /// # Errors
-    /// As [`match_nodes`]; or a node to restart from is not there.
+    /// A name in `named` is not there, or an old node is named twice; or a node to restart from is not there.
     pub fn new(
         change: Change<'_>,
         named: &Named,
@@ -238,6 +228,12 @@ impl Mapping {
             (old, fate)
         });
         Ok(Self { removed: removed.collect(), nodes })
+    }
+
+    /// Whether a run that had ended would go on.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.nodes.iter().any(|node| !matches!(node.fate, Fate::Kept))
     }
 
     /// The names of nodes for which the upgrade is refused.

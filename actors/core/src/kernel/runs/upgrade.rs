@@ -140,7 +140,7 @@ impl Kernel {
         if let Some(name) = mapping.refused(&run.definition, new).next() {
             return Err(Rejection::OtherWork(name.into()));
         }
-        if run.status.is_settled() && !mapping.nodes.iter().any(|node| node.fate.is_unended()) {
+        if run.status.is_settled() && !mapping.has_work() {
             return Err(Rejection::NothingToRun(run.id));
         }
         self.check_rows(run, new, &mapping, rows)?;

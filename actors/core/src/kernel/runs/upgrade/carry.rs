@@ -6,7 +6,7 @@ use super::Rows;
 use crate::batch::{NodeRename, OutcomeChange, OutdatedRow, RoundRow};
 use crate::kernel::runs::parts::Parts;
 use crate::kernel::runs::restore::{item_name, place_of};
-use crate::kernel::runs::table::{Place, Run};
+use crate::kernel::runs::table::{Kept, Place, Run};
 use crate::kernel::{Kernel, Step};
 use crate::run::mapping::{Fate, Mapped, Mapping};
 use crate::run::{Graph, RunStatus};
@@ -39,24 +39,23 @@ impl Kernel {
         let kept =
             || (0..).zip(&mapping.nodes).filter_map(|(node, mapped)| Some((node, mapped, mapped.old?)));
         let ended = kept().filter(|(_, mapped, _)| mapped.fate == Fate::Kept);
-        let ended = ended.filter_map(|(node, _, before)| Some((node, old.graph.status(before).status()?)));
-        let ended: Vec<(u32, Status)> = ended.collect();
+        let ended =
+            ended.filter_map(|(node, _, before)| Some((node, before, old.graph.status(before).status()?)));
+        let ended: Vec<(u32, u32, Status)> = ended.collect();
         let at_work = kept().filter(|(_, mapped, before)| {
             matches!(mapped.fate, Fate::GoesOn | Fate::Finishes) && !old.parts.contains_key(before)
         });
         let at_work = at_work.map(|(node, ..)| node);
-        run.graph = Graph::restore(Arc::clone(&run.definition), ended.iter().copied(), at_work);
+        let ends = ended.iter().map(|(node, _, status)| (*node, *status));
+        run.graph = Graph::restore(Arc::clone(&run.definition), ends, at_work);
         if run.status == RunStatus::Paused {
             run.graph.pause();
         }
         let room = self.runs.room_for_values();
-        for (node, status) in ended {
-            let task = run.task_of(node);
-            let before = old.node_of(task).and_then(|before| old.kept.remove(&before));
-            let outcome = match before {
-                Some(kept) => kept.into_outcome(),
-                None => rows.settled.remove(&task).map(|ended| ended.outcome).unwrap_or_default(),
-            };
+        for (node, before, status) in ended {
+            let row = || rows.settled.remove(&run.task_of(node)).map(|ended| ended.outcome);
+            let kept = old.kept.remove(&before).map(Kept::into_outcome);
+            let outcome = kept.or_else(row).unwrap_or_default();
             run.keep_value(node, status, outcome, room.saturating_sub(run.held));
         }
         for (node, mapped, before) in kept() {
