@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   HTTP ──Ask──► Dispatcher ──step──► kernel
+//!   HTTP ──Lock─► Dispatcher (each has a conversation of its own)
 //!   Store ──FromStore──►       (effects go out)
 //! ```
 //!
@@ -20,6 +21,7 @@ use agentflow_core::time::Mono;
 use tokio::sync::oneshot;
 
 use crate::hub::Segment;
+use crate::lock::{self, Lock};
 use crate::run;
 use crate::scheduler::Scheduler;
 use crate::store::FromStore;
@@ -123,6 +125,14 @@ impl Handler<Ask> for Dispatcher {
                 Err(_) => std::future::pending().await,
             }
         })
+    }
+}
+
+impl Handler<Lock> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, request: Lock, _: &mut Context<Self>) {
+        lock::begin(&self.scheduler, request);
     }
 }
 

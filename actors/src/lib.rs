@@ -9,7 +9,8 @@
 //!  │ Dispatcher ─┐                              │ ──────────► │  Store   │── diesel
 //!  │ Registry ───┼─► Scheduler (Kernel, replies)│ ◄────────── │          │
 //!  │ Session… ───┤      by Rc                   │  Committed  └────┬─────┘
-//!  │ Task…, Run… ┘                              │                  │ Publish
+//!  │ Task…, Run… │                              │                  │ Publish
+//!  │ LockWait… ──┘                              │                  │
 //!  └────────────────────────────────────────────┘            ┌─────▼────┐
 //!                                                            │ EventHub │ arbiter "events"
 //!        arbiter "janitor": Janitor (WAL checkpoints, retention)
@@ -22,6 +23,7 @@ mod clock;
 mod dispatcher;
 mod hub;
 mod janitor;
+mod lock;
 mod registry;
 mod run;
 mod scheduler;
@@ -35,6 +37,7 @@ mod values;
 pub use clock::wall;
 pub use dispatcher::{Ask, Dispatcher};
 pub use hub::{EventHub, HubClosed, Next, Recent, Segment, WaitSettled};
+pub use lock::{Granted, Lock};
 pub use registry::{Connect, Refused, WorkerRegistry};
 pub use session::{FromDoor, Gone, ToDoor, WorkerSession};
 pub use store::{PrunedLogs, StoreHealth};

@@ -51,7 +51,7 @@ pub(crate) fn say(scheduler: &Rc<Scheduler>, request: Request, sender: oneshot::
     match run.filter(|run| scheduler.has_run(*run)) {
         Some(run) => address(scheduler, run).do_send(Say { request, sender }),
         // One that has ended, or none: the kernel says so.
-        None => scheduler.ask(request, sender),
+        None => drop(scheduler.ask(request, sender)),
     }
 }
 

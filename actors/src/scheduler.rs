@@ -82,6 +82,11 @@ impl Scheduler {
         self.clock.now().mono
     }
 
+    /// The way in for clients.
+    pub(crate) fn dispatcher(&self) -> Addr<Dispatcher> {
+        self.dispatcher.clone()
+    }
+
     /// Whether an attempt is the current one of its task and has begun.
     pub(crate) fn is_running(&self, key: AttemptKey) -> bool {
         self.kernel.borrow().is_running(key)
@@ -98,11 +103,17 @@ impl Scheduler {
     }
 
     /// Puts a client's request to the kernel. The receiver gets the answer once it is durable.
-    pub(crate) fn ask(&self, request: Request, sender: oneshot::Sender<Reply>) {
+    pub(crate) fn ask(&self, request: Request, sender: oneshot::Sender<Reply>) -> ReplyTo {
         let reply = ReplyTo(self.last_reply.get() + 1);
         self.last_reply.set(reply.0);
         self.replies.borrow_mut().insert(reply, sender);
         self.step(Input::Request { reply, request });
+        reply
+    }
+
+    /// Nobody waits for that answer any more, or none will come.
+    pub(crate) fn forget_reply(&self, reply: ReplyTo) {
+        self.replies.borrow_mut().remove(&reply);
     }
 
     /// Takes one happening in and does what follows.

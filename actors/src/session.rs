@@ -28,12 +28,14 @@ use crate::scheduler::Scheduler;
 use crate::task::{self, Progress};
 use crate::values;
 
-/// Bytes of one `Assign` frame, so that it stays below [`limits::FRAME_BYTES`] with the largest
-/// specification on top.
-const ASSIGN_BYTES: usize = limits::FRAME_BYTES - limits::SPEC_BYTES - 4_096;
+/// Bytes of what is in one `Assign` frame.
+const ASSIGN_BYTES: usize = limits::FRAME_BYTES - 4_096;
 
-/// Bytes of one assignment in JSON.
-const ASSIGNMENT_BYTES: usize = 192;
+/// Bytes of the longest assignment in JSON, without its locks.
+const ASSIGNMENT_BYTES: usize = 224;
+
+/// Bytes of the longest of its locks, without the repository.
+const LOCK_BYTES: usize = 96;
 
 /// A frame that came in over the worker's socket.
 #[derive(Message, Debug)]
@@ -167,7 +169,10 @@ fn frames(epoch: Epoch, tasks: &[Assigned]) -> Vec<Assign> {
     let mut known: FxHashMap<SpecHash, u32> = FxHashMap::default();
     let mut bytes = 0;
     for assigned in tasks {
-        if bytes >= ASSIGN_BYTES {
+        let locks = assigned.locks.iter().map(|lock| LOCK_BYTES + lock.repo.as_str().len());
+        let own_bytes = ASSIGNMENT_BYTES + locks.sum::<usize>();
+        let spec_bytes = if known.contains_key(&assigned.spec) { 0 } else { assigned.body.len() };
+        if bytes > 0 && bytes + own_bytes + spec_bytes > ASSIGN_BYTES {
             frames
                 .push(std::mem::replace(&mut frame, Assign { epoch, specs: Vec::new(), tasks: Vec::new() }));
             known.clear();
@@ -190,7 +195,7 @@ fn frames(epoch: Epoch, tasks: &[Assigned]) -> Vec<Assign> {
                 spec
             }
         };
-        bytes += ASSIGNMENT_BYTES;
+        bytes += own_bytes;
         frame.tasks.push(Assignment {
             key: assigned.key,
             spec,
@@ -198,6 +203,7 @@ fn frames(epoch: Epoch, tasks: &[Assigned]) -> Vec<Assign> {
             run: assigned.run,
             checkpoint: assigned.checkpoint,
             memory: assigned.remembers,
+            locks: assigned.locks.clone(),
         });
     }
     if !frame.tasks.is_empty() {
@@ -282,12 +288,15 @@ impl Handler<ToSession> for WorkerSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentflow_core::checkpoint::HeldLock;
     use agentflow_core::ids::{Attempt, Fence, TaskId};
+    use agentflow_core::lock::{LockFence, LockId, Repository};
 
     fn assigned(task: u64, spec: u8, body: &str) -> Assigned {
         let key = AttemptKey { task: TaskId(task), attempt: Attempt(1), fence: Fence(1) };
         let spec = SpecHash([spec; 16]);
-        Assigned { key, spec, body: body.into(), rank: 0, run: None, checkpoint: None, remembers: false }
+        let (run, checkpoint, locks) = (None, None, Vec::new());
+        Assigned { key, spec, body: body.into(), rank: 0, run, checkpoint, remembers: false, locks }
     }
 
     #[test]
@@ -308,7 +317,11 @@ mod tests {
             let text = serde_json::to_string(&ToWorker::Assign(frame)).expect("plain data");
             assert!(text.len() < limits::FRAME_BYTES, "{}", text.len());
         }
-        let many: Vec<_> = (0..20_000).map(|n| assigned(n, 1, "{}")).collect();
+        let repo = Repository::new(&format!("example.com/{}", "x".repeat(1_000))).expect("a repository");
+        let lock = HeldLock { id: LockId([255; 16]), repo, fence: LockFence(u64::MAX) };
+        let many =
+            (0..20_000).map(|n| Assigned { locks: vec![lock.clone(); n % 3], ..assigned(n as u64, 1, "{}") });
+        let many: Vec<_> = many.collect();
         let frames = frames(Epoch(1), &many);
         assert_eq!(frames.iter().map(|frame| frame.tasks.len()).sum::<usize>(), 20_000);
         for frame in frames {

@@ -12,7 +12,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Recipient};
 use actix_rt::{Arbiter, ArbiterHandle};
 use agentflow_core::batch::{DefinitionRow, RoundRow, RunRow, SettledNode};
 use agentflow_core::ids::{Epoch, RunId, SpecHash, TaskId};
-use agentflow_core::kernel::{Kernel, Output, RecoveryError, RecoveryPlan, SavedRun};
+use agentflow_core::kernel::{self, Kernel, LockSecret, Output, RecoveryError, RecoveryPlan, SavedRun};
 use agentflow_core::limits;
 use agentflow_protocol::schedule;
 use agentflow_protocol::workflow::WorkflowTasks;
@@ -66,6 +66,9 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// The system gives no random numbers, of which the ids of locks are made.
+    #[error("the system gives no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
     /// An arbiter ended while it was started.
     #[error("the runtime ended while the master was starting")]
     Runtime,
@@ -138,10 +141,13 @@ impl MasterSystem {
             .with_saved(recovered.saved, recovered.memories)
             .with_ties(runs, recovered.relations)
             .with_key_limits(recovered.key_limits)
+            .with_locks(recovered.lock_spaces, recovered.locks)
             .with_schedules(recovered.schedules.into_iter().map(schedule::saved).collect());
         let found = plan.tasks();
+        let mut lock_secret = LockSecret::default();
+        getrandom::fill(&mut lock_secret.0)?;
         let kernel_settings =
-            agentflow_core::kernel::Settings { lease_ms: settings.lease_ms, ..Default::default() };
+            kernel::Settings { lease_ms: settings.lease_ms, lock_secret, ..Default::default() };
         let maker = Arc::new(WorkflowTasks);
         let (kernel, output) =
             Kernel::recover(kernel_settings, office.epoch, office.counters, plan, clock.now(), maker);

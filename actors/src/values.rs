@@ -24,7 +24,7 @@ pub(crate) fn named_by(ask: &Ask) -> Option<BlobRef> {
             Content::Blob(blob) => Some(blob),
             Content::Data(_) => None,
         },
-        AskBody::Remember { .. } | AskBody::Forget { .. } => None,
+        AskBody::Remember { .. } | AskBody::Forget { .. } | AskBody::Lock(_) | AskBody::Unlock { .. } => None,
     }
 }
 

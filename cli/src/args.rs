@@ -10,7 +10,9 @@ use agentflow_protocol::submit::Priority;
 use clap::{Args, Parser, Subcommand};
 
 mod artifacts;
+mod enforce;
 mod keys;
+mod locks;
 mod saved;
 mod schedules;
 mod submit;
@@ -18,13 +20,15 @@ mod values;
 mod workflows;
 
 pub(crate) use artifacts::{ArtifactsAct, Download, GetArtifact, Whose};
+pub(crate) use enforce::{GitHook, GitHookName, GuardAct, Guarded, HookAct, HookFormat, HooksAct};
 pub(crate) use keys::{KeysAct, SetKey};
+pub(crate) use locks::{BreakLock, Lock, LockAct, LockOwnerFlag, LockPlace, LockStatus, Locks, Unlock};
 pub(crate) use saved::{
     CheckpointAct, Forget, Progress, Recall, Remember, Save, Upgrade, UpgradeOfRun, VersionsOf, WhoseMemory,
 };
 pub(crate) use schedules::{SchedulesAct, SetSchedule};
 pub(crate) use submit::{Submit, TaskFlags, WaitFlags};
-pub(crate) use values::TaskOrRun;
+pub(crate) use values::{TaskOrRun, Term};
 use values::{duration, key_value, priority, run_id, subject, task_id};
 pub(crate) use workflows::{
     Fork, Graph, GraphFormat, Plan, Reject, Relate, Rerun, Run, RunAct, Runs, SomeRuns, SomeTasks, Validate,
@@ -51,6 +55,7 @@ Start here:
 Environment:
   AGENTFLOW_MASTER (or AGENTFLOW_MASTER_URL)   the master's address
   AGENTFLOW_TOKEN                              the token, where the master wants one
+  AGENTFLOW_OWNER                              whose locks are taken, instead of USER@HOST
   NO_COLOR                                     no colours
 
 Exit codes:
@@ -104,6 +109,27 @@ pub(crate) enum Command {
     Keys {
         #[command(subcommand)]
         act: Option<KeysAct>,
+    },
+    /// Lock files of a repository, alone or while a program runs
+    Lock(Box<Lock>),
+    /// Give locks of files back
+    Unlock(Unlock),
+    /// List the locks of files, and who waits for them
+    Locks(Locks),
+    /// Be the hook of an agent or of git that keeps to the locks of files
+    Hook {
+        #[command(subcommand)]
+        act: HookAct,
+    },
+    /// Put hooks into this repository's git that keep to the locks of files
+    Hooks {
+        #[command(subcommand)]
+        act: HooksAct,
+    },
+    /// Accept commits only under the locks that they name: in CI and on servers
+    Guard {
+        #[command(subcommand)]
+        act: GuardAct,
     },
     /// List schedules, or make and control them
     #[command(visible_alias = "schedule")]

@@ -10,7 +10,7 @@
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agentflow_protocol::Problem;
 use serde::Serialize;
@@ -22,19 +22,17 @@ use crate::error::Error;
 
 mod query;
 mod random;
+mod tries;
 
 use agentflow_protocol::percent::decode;
 pub(crate) use agentflow_protocol::percent::encode;
 pub(crate) use query::with_query;
 pub(crate) use random::random_hex;
-use random::random_share;
+use tries::Tries;
 
 /// How long a lost master is waited for unless told otherwise: longer than the restart of one
 /// with a million queued tasks.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits between tries: from the first to the last of these, doubling.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// A master on another continent answers a connection within this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -150,7 +148,17 @@ impl Client {
 
     /// Changes something; never sent twice.
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
-        self.change(Method::POST, path, body, None)
+        self.change(Method::POST, path, body, None, ANSWER_TIMEOUT)
+    }
+
+    /// The same where a late answer is worth nothing.
+    pub(crate) fn post_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, Error> {
+        self.change(Method::POST, path, body, None, limit)
     }
 
     /// Changes something; the key makes it safe to send again.
@@ -160,17 +168,28 @@ impl Client {
         body: &impl Serialize,
         key: &str,
     ) -> Result<T, Error> {
-        self.change(Method::POST, path, body, Some(key))
+        self.change(Method::POST, path, body, Some(key), ANSWER_TIMEOUT)
+    }
+
+    /// The same for what the master may hold back for up to `wait`.
+    pub(crate) fn post_keyed_waiting<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        key: &str,
+        wait: Duration,
+    ) -> Result<T, Error> {
+        self.change(Method::POST, path, body, Some(key), wait + ANSWER_TIMEOUT)
     }
 
     /// Changes fields; saying the same twice changes nothing more.
     pub(crate) fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
-        self.change(Method::PATCH, path, body, None)
+        self.change(Method::PATCH, path, body, None, ANSWER_TIMEOUT)
     }
 
     /// Puts something in its place; saying the same twice changes nothing more.
     pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
-        self.change(Method::PUT, path, body, None)
+        self.change(Method::PUT, path, body, None, ANSWER_TIMEOUT)
     }
 
     /// Takes something away; never sent twice, because the second time it would not be there.
@@ -242,11 +261,12 @@ impl Client {
         path: &str,
         body: &impl Serialize,
         key: Option<&str>,
+        limit: Duration,
     ) -> Result<T, Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::Usage(error.to_string()))?;
         let is_safe = key.is_some() || [Method::PATCH, Method::PUT].contains(&method);
         let again = if is_safe { Again::Safe } else { Again::Never };
-        let timeout = Some(ANSWER_TIMEOUT);
+        let timeout = Some(limit);
         self.json(&Call { method, path, accept: "application/json", body, key, again, timeout })
     }
 
@@ -355,102 +375,6 @@ impl Client {
             eprintln!("{}: it answers again", self.address());
         }
     }
-}
-
-/// The tries of one request.
-struct Tries<'a> {
-    client: &'a Client,
-    since: Option<Instant>,
-    pause: Duration,
-    /// Masters tried since the last pause.
-    round: usize,
-}
-
-impl<'a> Tries<'a> {
-    fn new(client: &'a Client) -> Self {
-        Self { client, since: None, pause: BACKOFF.0, round: 0 }
-    }
-
-    /// After a failure on the way: waits for the next try, or says that there is none.
-    fn again(&mut self, error: &ureq::Error, again: Again) -> Result<(), Error> {
-        let at = self.client.address();
-        let Some(reached) = transport(error) else {
-            return Err(Error::Answer { at, cause: error.to_string() });
-        };
-        if reached == Reached::Perhaps {
-            // Somebody was there and went away.
-            self.client.met.store(true, Ordering::Relaxed);
-        }
-        if reached == Reached::Perhaps && again == Again::Never {
-            return Err(Error::Broken { at, cause: error.to_string() });
-        }
-        // The other masters are asked before any pause.
-        let masters = self.client.masters.lock().map_or(1, |masters| masters.len());
-        self.round += 1;
-        self.client.current.fetch_add(1, Ordering::Relaxed);
-        if self.round < masters {
-            return Ok(());
-        }
-        self.round = 0;
-        let met = self.client.met.load(Ordering::Relaxed);
-        let patience = self.client.patience.unwrap_or(if met { PATIENCE } else { Duration::ZERO });
-        if self.pause_within(patience, "no answer", None) {
-            return Ok(());
-        }
-        let cause = (!is_refused(error)).then(|| error.to_string());
-        let known = self.client.masters.lock().map(|masters| masters.join(", ")).unwrap_or(at);
-        Err(Error::NoMaster { at: known, cause })
-    }
-
-    /// After 429 or 503, which say that nothing has been done.
-    fn not_now(&mut self, problem: Problem, retry_after: Option<Duration>) -> Result<(), Error> {
-        let patience = self.client.patience.unwrap_or(PATIENCE);
-        if self.pause_within(patience, &problem.detail, retry_after) {
-            return Ok(());
-        }
-        Err(Error::Problem(Box::new(problem)))
-    }
-
-    /// Sleeps and answers whether there is time for another try.
-    fn pause_within(&mut self, patience: Duration, why: &str, at_least: Option<Duration>) -> bool {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let left = patience.saturating_sub(since.elapsed());
-        if left.is_zero() {
-            return false;
-        }
-        self.client.away(why, left);
-        let pause = self.pause.max(at_least.unwrap_or_default()).min(left);
-        std::thread::sleep(pause.mul_f64(0.75 + 0.25 * random_share()));
-        self.pause = (self.pause * 2).min(BACKOFF.1);
-        true
-    }
-}
-
-/// How far a failed request came.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reached {
-    /// No connection: the master has not seen it.
-    No,
-    /// It may have arrived.
-    Perhaps,
-}
-
-/// What a transport error means; `None` where trying again cannot help.
-fn transport(error: &ureq::Error) -> Option<Reached> {
-    match error {
-        ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => Some(Reached::No),
-        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Some(Reached::No),
-        ureq::Error::Io(_) if is_refused(error) => Some(Reached::No),
-        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::BodyStalled => Some(Reached::Perhaps),
-        // The connection was closed in the middle of an answer.
-        ureq::Error::Protocol(_) => Some(Reached::Perhaps),
-        _ => None,
-    }
-}
-
-fn is_refused(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
-        || matches!(error, ureq::Error::ConnectionFailed)
 }
 
 /// The leader that a standby names, as a base address.

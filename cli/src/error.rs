@@ -80,6 +80,9 @@ pub(crate) enum Error {
     /// Another process is in the way.
     #[error("{0}")]
     Busy(String),
+    /// What is meant is not there.
+    #[error("{0}")]
+    Gone(String),
     /// The master or worker inside this process.
     #[error("{0}")]
     Embedded(String),
@@ -126,6 +129,7 @@ impl Error {
             | Self::Answer { .. }
             | Self::Io { .. }
             | Self::Output(_)
+            | Self::Gone(_)
             | Self::Embedded(_) => exit::FAILED,
         }
     }

@@ -4,6 +4,7 @@
 //! no request has to be taken back: at the end of the process it is simply gone.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,27 +78,36 @@ impl<T> Drop for Notice<T> {
 
 /// Calls `tell` at each INT or TERM, with how many there have been.
 pub(crate) fn watch(tell: impl Fn(u32) + Send + 'static) -> Result<(), Error> {
+    let mut count = 0_u32;
+    watch_for(&[SignalKind::interrupt(), SignalKind::terminate()], move |_| {
+        count = count.saturating_add(1);
+        tell(count);
+    })
+}
+
+/// Calls `tell` at each of these signals.
+pub(crate) fn watch_for(
+    kinds: &[SignalKind],
+    mut tell: impl FnMut(SignalKind) + Send + 'static,
+) -> Result<(), Error> {
     let fault = |error| Error::io("cannot watch for signals", error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fault)?;
     let guard = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(fault)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(fault)?;
+    let signals = kinds.iter().map(|kind| Ok((*kind, signal(*kind)?))).collect::<std::io::Result<Vec<_>>>();
+    let mut signals = signals.map_err(fault)?;
     drop(guard);
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
-                for count in 1_u32.. {
-                    let mut int = std::pin::pin!(interrupt.recv());
-                    let mut term = std::pin::pin!(terminate.recv());
-                    std::future::poll_fn(|cx| {
-                        if int.as_mut().poll(cx).is_ready() || term.as_mut().poll(cx).is_ready() {
-                            return std::task::Poll::Ready(());
-                        }
-                        std::task::Poll::Pending
-                    })
-                    .await;
-                    tell(count);
+                loop {
+                    let come = std::future::poll_fn(|cx| {
+                        let come = signals
+                            .iter_mut()
+                            .find_map(|(kind, signal)| signal.poll_recv(cx).is_ready().then_some(*kind));
+                        come.map_or(Poll::Pending, Poll::Ready)
+                    });
+                    tell(come.await);
                 }
             });
         })

@@ -9,10 +9,14 @@ use clap::Parser;
 
 mod args;
 mod client;
+mod clock;
 mod commands;
+mod descendants;
 mod document;
 mod embedded;
+mod enforce;
 mod error;
+mod event_log;
 mod follow;
 mod input;
 mod inside;
@@ -22,8 +26,11 @@ mod restart;
 mod run_list;
 mod settle;
 mod state;
+mod task_locks;
 mod task_output;
+mod who;
 mod workflow_file;
+mod working_copy;
 
 use args::Arguments;
 use error::exit;

@@ -5,13 +5,13 @@
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use agentflow_core::run::RunStatus;
 use agentflow_core::status::Status;
 use agentflow_protocol::Timestamp;
 use serde::Serialize;
 
+use crate::clock::now;
 use crate::error::Error;
 
 /// Lines of a failed task's output that are shown with it.
@@ -189,31 +189,38 @@ impl Output {
 
     /// A table with aligned columns; the last column is not padded.
     pub(crate) fn table(self, head: &[&str], rows: &[Vec<Cell>]) -> Result<(), Error> {
+        let mut stdout = BufWriter::new(io::stdout().lock());
+        for line in self.table_lines(head, rows) {
+            writeln!(stdout, "{line}")?;
+        }
+        Ok(stdout.flush()?)
+    }
+
+    /// The lines of a table.
+    pub(crate) fn table_lines(self, head: &[&str], rows: &[Vec<Cell>]) -> Vec<String> {
         let mut widths: Vec<usize> = head.iter().map(|name| name.len()).collect();
         for row in rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.text.chars().count());
             }
         }
-        let mut stdout = BufWriter::new(io::stdout().lock());
         let last = head.len().saturating_sub(1);
         let pad = |column: usize, text: &str| match widths.get(column) {
             Some(width) if column < last => " ".repeat(width.saturating_sub(text.chars().count()) + 2),
             _ => String::new(),
         };
-        for (column, name) in head.iter().enumerate() {
-            write!(stdout, "{}{}", self.paint(Paint::Head, name), pad(column, name))?;
-        }
-        writeln!(stdout)?;
-        for row in rows {
-            for (column, cell) in row.iter().enumerate() {
+        let names = head.iter().enumerate();
+        let names =
+            names.map(|(column, name)| format!("{}{}", self.paint(Paint::Head, name), pad(column, name)));
+        let line = |row: &Vec<Cell>| {
+            let cells = row.iter().enumerate().map(|(column, cell)| {
                 let text = printable(&cell.text);
                 let shown = cell.paint.map_or(text.clone(), |paint| self.paint(paint, &text));
-                write!(stdout, "{shown}{}", pad(column, &text))?;
-            }
-            writeln!(stdout)?;
-        }
-        Ok(stdout.flush()?)
+                format!("{shown}{}", pad(column, &text))
+            });
+            cells.collect()
+        };
+        std::iter::once(names.collect()).chain(rows.iter().map(line)).collect()
     }
 
     /// Names and values, one a line; on a terminal of a long value its beginning.
@@ -268,8 +275,8 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// How long ago, in one unit.
 pub(crate) fn age(time: Timestamp) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    span(now.saturating_sub(u64::try_from(time.0.0 / 1_000_000).unwrap_or(0)))
+    let seconds = |time: Timestamp| u64::try_from(time.0.0 / 1_000_000).unwrap_or(0);
+    span(seconds(now()).saturating_sub(seconds(time)))
 }
 
 /// A time in its largest whole unit.

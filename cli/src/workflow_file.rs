@@ -15,6 +15,7 @@ use crate::args::Variables;
 use crate::document;
 use crate::error::Error;
 use crate::input;
+use crate::task_locks;
 
 /// A workflow file.
 #[derive(Clone, Debug)]
@@ -117,12 +118,29 @@ impl WorkflowFile {
         read_text(&self.text, &WorkflowTasks)
     }
 
-    /// The body of `POST /runs`: the text as it is, so that the master names lines.
+    /// What is sent of it: the text as it is, so that the master names lines. Where its tasks have locks
+    /// that name no repository, what it says, with that of the current directory.
     ///
     /// # Errors
-    /// None that a file could cause.
+    /// When that directory does not say which repository it is.
+    pub(crate) fn sent(&self) -> Result<Tree, Error> {
+        let text = || Tree::String(self.text.as_str().into());
+        if !self.text.contains("locks") {
+            return Ok(text());
+        }
+        match read_tree(&self.text) {
+            Ok(mut tree) => Ok(if task_locks::name_repository(&mut tree)? { tree } else { text() }),
+            // The master says what is wrong with it.
+            Err(_) => Ok(text()),
+        }
+    }
+
+    /// The body of `POST /runs`.
+    ///
+    /// # Errors
+    /// Those of [`Self::sent`].
     pub(crate) fn body(&self, given: &Given) -> Result<Box<RawValue>, Error> {
-        self.body_of(&Tree::String(self.text.as_str().into()), given)
+        self.body_of(&self.sent()?, given)
     }
 
     /// The same with defaults put into it, and the groups of its tasks then.
@@ -157,6 +175,7 @@ impl WorkflowFile {
     fn with_defaults(&self, defaults: &[(Box<str>, Tree)]) -> Result<Tree, Error> {
         self.definition().map_err(|wrong| self.wrong(&wrong))?;
         let mut tree = read_tree(&self.text).map_err(|wrong| self.wrong(&wrong.into()))?;
+        task_locks::name_repository(&mut tree)?;
         document::put_defaults(&mut tree, defaults);
         Ok(tree)
     }

@@ -58,6 +58,9 @@ pub struct Config {
     /// A file with the token that every request must carry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// The server that keeps the objects of Git LFS; `{repo}` in it is the repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lfs_upstream: Option<String>,
     /// What is logged, as in `RUST_LOG`: `info`, `agentflow_master=debug`, …
     pub log: String,
 }
@@ -75,6 +78,7 @@ impl Default for Config {
             retention_days: limits::RETENTION_DAYS,
             http_threads: default_http_threads(),
             token_file: None,
+            lfs_upstream: None,
             log: "info,actix_server=warn".to_owned(),
         }
     }
@@ -136,6 +140,9 @@ pub struct Arguments {
     /// File with a token of at least 32 characters that every request must carry as `Authorization: Bearer`
     #[arg(long, env = "AGENTFLOW_MASTER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Git LFS server that keeps the objects, to which clients of /lfs are sent; '{repo}' in it is the repository
+    #[arg(long, env = "AGENTFLOW_MASTER_LFS_UPSTREAM", value_name = "URL")]
+    pub lfs_upstream: Option<String>,
     /// What is logged: error, warn, info, debug, or per module as in RUST_LOG [default: info,actix_server=warn]
     #[arg(long, env = "AGENTFLOW_MASTER_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -160,6 +167,7 @@ struct File {
     retention_days: Option<u64>,
     http_threads: Option<usize>,
     token_file: Option<PathBuf>,
+    lfs_upstream: Option<String>,
     log: Option<String>,
 }
 
@@ -185,6 +193,7 @@ impl Arguments {
             retention_days: self.retention_days.or(file.retention_days).unwrap_or(usual.retention_days),
             http_threads: self.http_threads.or(file.http_threads).unwrap_or(usual.http_threads),
             token_file: self.token_file.or(file.token_file),
+            lfs_upstream: self.lfs_upstream.or(file.lfs_upstream),
             log: self.log.or(file.log).unwrap_or(usual.log),
         };
         config.check()?;
@@ -223,6 +232,15 @@ impl Config {
         }
         if !(1..=256).contains(&self.http_threads) {
             return wrong(format!("http_threads: {} is not allowed; 1 to 256", self.http_threads));
+        }
+        let is_url = |url: &str| {
+            let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            rest.is_some_and(|rest| !rest.is_empty()) && url.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if let Some(url) = self.lfs_upstream.as_deref().filter(|url| !is_url(url)) {
+            return wrong(format!(
+                "lfs_upstream: '{url}' is no address that begins with https:// or http://"
+            ));
         }
         Ok(())
     }
@@ -306,6 +324,7 @@ mod tests {
             Config { http_threads: 0, ..Config::default() },
             Config { database: "mysql://x".into(), ..Config::default() },
             Config { retention_days: 0, ..Config::default() },
+            Config { lfs_upstream: Some("example.com/lfs".into()), ..Config::default() },
         ] {
             assert!(config.check().is_err_and(|error| error.is_configuration()), "{config:?}");
         }
@@ -328,7 +347,8 @@ mod tests {
 
     #[test]
     fn the_printed_settings_mean_the_same_and_hide_the_password() {
-        let config = Config { token_file: Some("t".into()), ..Config::default() };
+        let lfs_upstream = Some("https://{repo}.git/info/lfs".into());
+        let config = Config { token_file: Some("t".into()), lfs_upstream, ..Config::default() };
         let file = file(&config.print());
         let arguments = Arguments { config: Some(file.path().into()), ..Arguments::default() };
         assert_eq!(arguments.resolve().expect("own text"), config);

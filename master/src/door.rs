@@ -30,6 +30,8 @@ use actix_web::dev::Extensions;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
 use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
 /// Why a socket is closed, as the peer is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -244,6 +246,19 @@ impl Socket {
         let handle = stream.as_fd().try_clone_to_owned().ok();
         open.fetch_add(1, Ordering::Relaxed);
         extensions.insert(Self { handle: RefCell::new(handle), open: Arc::clone(open) });
+    }
+
+    /// Whether the other end of a request's connection has gone: closed it, or its own direction of it.
+    /// The server looks before it asks a handler; what came at the same moment as the answer is seen here.
+    pub(crate) fn has_gone(request: &HttpRequest) -> bool {
+        let Some(socket) = request.conn_data::<Self>() else { return false };
+        let handle = socket.handle.borrow();
+        let Some(handle) = handle.as_ref() else { return false };
+        match recv(handle, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, bytes)) => bytes == 0,
+            Err(Errno::AGAIN) => false,
+            Err(_) => true,
+        }
     }
 
     /// The handle of a request's connection; `None` when it was taken before.

@@ -199,6 +199,7 @@ impl Serving {
             watchers,
             stopping: Stopping::new(),
             token,
+            lfs_upstream: config.lfs_upstream.clone(),
             metrics: Metrics::new(),
             bulk_actions: AtomicUsize::new(0),
         });

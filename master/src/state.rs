@@ -24,6 +24,8 @@ pub(crate) struct Master {
     pub(crate) watchers: Watchers,
     pub(crate) stopping: Stopping,
     pub(crate) token: Option<Token>,
+    /// Who keeps the objects of Git LFS.
+    pub(crate) lfs_upstream: Option<String>,
     pub(crate) metrics: Metrics,
     /// Bulk actions under way.
     pub(crate) bulk_actions: AtomicUsize,

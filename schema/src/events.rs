@@ -1,10 +1,12 @@
 //! The log of events as it is kept: segments of up to [`SEGMENT_EVENTS`] events, each a JSON array.
 //!
 //! Where an event stands in its segment says its number. Which segments speak of a task is written
-//! in the task's row; of anything else, in `event_subjects`.
+//! in the task's row; between which numbers a lock was granted and ended, in the lock's; of anything
+//! else, in `event_subjects`.
 
 use agentflow_core::event::{Event, Subject};
 use agentflow_core::ids::Seq;
+use agentflow_core::lock::LockId;
 use diesel::prelude::*;
 use serde_json::value::RawValue;
 
@@ -12,7 +14,7 @@ use crate::columns::{big, unsigned};
 use crate::connection::AnyConnection;
 use crate::error::{Error, Kind};
 use crate::gathered::SEGMENT_EVENTS;
-use crate::tables::{event_segments, event_subjects, tasks};
+use crate::tables::{event_segments, event_subjects, lock_grants, tasks};
 
 /// Segments read by one statement: at most about 1 MB of text.
 const SEGMENTS_PER_READ: usize = 32;
@@ -120,36 +122,74 @@ pub(crate) fn of(
 ) -> Result<Vec<StoredEvent>, Error> {
     let earliest = big(after.0).saturating_sub(SEGMENT_EVENTS as i64 - 1);
     let mut events = Vec::new();
-    match subject {
+    let mut wanted = match subject {
         Subject::Task(id) => {
             let list: Option<String> =
                 tasks::table.find(big(id.0)).select(tasks::segments).first(connection).optional()?;
-            let mut wanted = numbers(&list.unwrap_or_default())?;
-            wanted.retain(|first| *first > earliest);
-            for wanted in wanted.chunks(SEGMENTS_PER_READ) {
-                read_segments(connection, wanted, subject, after, limit, &mut events)?;
-                if events.len() == limit {
-                    break;
-                }
-            }
+            numbers(&list.unwrap_or_default())?
         }
+        Subject::Lock(id) => segments_of_lock(connection, *id)?,
         Subject::Worker(_) | Subject::Run(_) | Subject::Schedule(_) => {
             let mut from = earliest;
             while events.len() < limit {
-                let wanted: Vec<i64> = event_subjects::table
-                    .filter(event_subjects::subject.eq(subject.to_string()))
-                    .filter(event_subjects::first_seq.gt(from))
-                    .order(event_subjects::first_seq)
-                    .limit(SEGMENTS_PER_READ as i64)
-                    .select(event_subjects::first_seq)
-                    .load(connection)?;
+                let wanted = indexed(connection, subject, from)?;
                 let Some(last) = wanted.last() else { break };
                 from = *last;
                 read_segments(connection, &wanted, subject, after, limit, &mut events)?;
             }
+            return Ok(events);
+        }
+    };
+    wanted.retain(|first| *first > earliest);
+    for wanted in wanted.chunks(SEGMENTS_PER_READ) {
+        read_segments(connection, wanted, subject, after, limit, &mut events)?;
+        if events.len() == limit {
+            break;
         }
     }
     Ok(events)
+}
+
+/// The first segments after `from` that speak of a subject, as far as `event_subjects` knows.
+fn indexed(connection: &mut AnyConnection, subject: &Subject, from: i64) -> Result<Vec<i64>, Error> {
+    Ok(event_subjects::table
+        .filter(event_subjects::subject.eq(subject.to_string()))
+        .filter(event_subjects::first_seq.gt(from))
+        .order(event_subjects::first_seq)
+        .limit(SEGMENTS_PER_READ as i64)
+        .select(event_subjects::first_seq)
+        .load(connection)?)
+}
+
+/// The segments that speak of a lock: those of the decision that granted it and of the one that ended
+/// it, and before them those of its waiting, while it had no row.
+fn segments_of_lock(connection: &mut AnyConnection, id: LockId) -> Result<Vec<i64>, Error> {
+    let mut wanted = indexed(connection, &Subject::Lock(id), 0)?;
+    let row: Option<(i64, i64, Option<i64>, Option<i64>)> = lock_grants::table
+        .filter(lock_grants::lock_id.eq(id.0.to_vec()))
+        .select((
+            lock_grants::acquired_first_seq,
+            lock_grants::acquired_last_seq,
+            lock_grants::ended_first_seq,
+            lock_grants::ended_last_seq,
+        ))
+        .first(connection)
+        .optional()?;
+    let Some((acquired_first, acquired_last, ended_first, ended_last)) = row else { return Ok(wanted) };
+    let ended = ended_first.zip(ended_last);
+    for (first, last) in [Some((acquired_first, acquired_last)), ended].into_iter().flatten() {
+        let found: Vec<i64> = event_segments::table
+            .filter(event_segments::first_seq.gt(first.saturating_sub(SEGMENT_EVENTS as i64)))
+            .filter(event_segments::first_seq.le(last))
+            .filter(event_segments::last_seq.ge(first))
+            .order(event_segments::first_seq)
+            .select(event_segments::first_seq)
+            .load(connection)?;
+        wanted.extend(found);
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    Ok(wanted)
 }
 
 fn read_segments(

@@ -1,9 +1,10 @@
 //! Several decisions, gathered into what one transaction writes.
 //!
-//! Invariants: the batches arrive in the order of their decisions; of each task, run, attempt, log
-//! and worker only the last row is kept, and of each relation the first; events keep their order and
+//! Invariants: the batches arrive in the order of their decisions; of each task, run, attempt, log,
+//! worker and lock only the last row is kept, and of each relation the first; events keep their order and
 //! are never merged. Nothing here is changed by a commit, so that a failed one can be tried again.
 
+mod locks;
 mod saved;
 
 use std::collections::btree_map::Entry;
@@ -16,10 +17,12 @@ use agentflow_core::batch::{
     TaskBirth, TaskState, TaskWrite, WorkerRow,
 };
 use agentflow_core::blob::{BlobHash, Left, NewBlob};
-use agentflow_core::event::{Event, Subject};
+use agentflow_core::event::{Event, Happening, Subject};
 use agentflow_core::ids::{Attempt, DecisionNumber, RunId, SpecHash, TaskId};
 
 use crate::error::{Error, Kind};
+
+pub(crate) use locks::Place;
 
 /// Events in one segment: about 28 KB of text, which one question about one task has to read.
 pub(crate) const SEGMENT_EVENTS: usize = 256;
@@ -82,6 +85,7 @@ pub struct Gathered {
     /// Rounds of loops; none once they are over.
     pub(crate) rounds: BTreeMap<TaskId, Option<u32>>,
     pub(crate) saved: saved::Saved,
+    pub(crate) locks: locks::Locks,
     pub(crate) logs: BTreeMap<(TaskId, Attempt), LogRow>,
     pub(crate) workers: BTreeMap<Arc<str>, WorkerRow>,
     pub(crate) keys: Vec<KeyRow>,
@@ -169,6 +173,8 @@ impl Gathered {
             *self.uses.entry(row.spec).or_default() += 1;
         }
         self.bytes += self.saved.push(batch.saved);
+        let place = Place { before: self.events, count: batch.events.len() };
+        self.bytes += self.locks.push(batch.lock_spaces, batch.locks, place);
         for mut row in batch.attempts {
             remove_nul(&mut row.outcome);
             self.push_left(row.task, row.attempt, row.outcome.left.take());
@@ -308,14 +314,22 @@ impl Gathered {
             chunk.events += 1;
             chunk.last_at = event.at.0;
         }
-        match &event.subject {
-            Subject::Task(id) => {
+        match (&event.subject, &event.happening) {
+            (Subject::Task(id), _) => {
                 let segments = &mut self.tasks.entry(*id).or_default().segments;
                 if segments.last() != Some(&index) {
                     segments.push(index);
                 }
             }
-            other @ (Subject::Worker(_) | Subject::Run(_) | Subject::Schedule(_)) => {
+            // They come with its row, which says where they are.
+            (
+                Subject::Lock(_),
+                Happening::LockAcquired { .. }
+                | Happening::LockReleased { .. }
+                | Happening::LockExpired { .. }
+                | Happening::LockBroken { .. },
+            ) => {}
+            (other @ (Subject::Worker(_) | Subject::Run(_) | Subject::Schedule(_) | Subject::Lock(_)), _) => {
                 self.subjects.insert((other.to_string(), index));
             }
         }
@@ -329,6 +343,7 @@ impl Gathered {
             + self.left.len()
             + self.rounds.len()
             + self.saved.rows()
+            + self.locks.rows()
             + self.definitions.len()
             + self.runs.len()
             + self.tasks.len()

@@ -5,6 +5,7 @@
 //! A [`Row`] says what is written and where. SQLite gets it one row at a time ([`One`]; a call costs
 //! about 2 µs), PostgreSQL all rows of a kind in one round trip, as arrays ([`Many`]).
 
+mod locks;
 pub(crate) mod plan;
 mod rows;
 mod runs;

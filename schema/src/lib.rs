@@ -28,6 +28,7 @@ mod filter;
 mod gathered;
 mod hot;
 mod left;
+mod locks;
 mod migrations;
 mod prune;
 mod readers;

@@ -3,8 +3,9 @@
 //! Tasks are found by walking the primary key, because an index on `settled_at` would be written for
 //! every task. A round walks from the lowest number to the first task that was created too recently
 //! to be removed; the place between two turns is kept in memory. When it has come to the end, runs
-//! are walked in the same way.
+//! and locks are walked in the same way.
 
+mod locks;
 mod runs;
 mod spared;
 mod tasks;
@@ -54,6 +55,8 @@ pub struct Pruned {
     pub runs: usize,
     /// Workflows that no run and no version of one named any more.
     pub definitions: usize,
+    /// Locks.
+    pub locks: usize,
     /// Segments of events.
     pub segments: usize,
     /// Idempotency keys.
@@ -69,6 +72,8 @@ pub(crate) struct Progress {
     tasks: Option<i64>,
     /// The last run looked at; `None` when all have been.
     runs: Option<i64>,
+    /// The last lock looked at; `None` when all have been.
+    locks: Option<i64>,
     /// The age of the last key looked at.
     keys: Option<i64>,
     spared_tasks: Spared<TaskId>,
@@ -82,6 +87,7 @@ impl Default for Progress {
         Self {
             tasks: Some(0),
             runs: Some(0),
+            locks: Some(0),
             keys: Some(i64::MIN),
             spared_tasks: Spared::default(),
             spared_runs: Spared::default(),
@@ -109,6 +115,7 @@ impl Progress {
     fn next_round(&mut self) {
         self.tasks = Some(0);
         self.runs = Some(0);
+        self.locks = Some(0);
         self.keys = Some(i64::MIN);
         self.spared_tasks.next_round();
         self.spared_runs.next_round();
@@ -128,12 +135,13 @@ pub(crate) fn turn(
     tasks::prune(connection, progress, before, limit.max(1), &mut pruned)?;
     if progress.tasks.is_none() {
         runs::prune(connection, progress, before, &mut pruned)?;
+        locks::prune(connection, progress, before, &mut pruned)?;
     }
     let segments_left = prune_segments(connection, before, &mut pruned)?;
     prune_keys(connection, progress, now, &mut pruned)?;
     subtract(connection, pruned.settled)?;
-    let walking = progress.tasks.is_some() || progress.runs.is_some() || progress.keys.is_some();
-    pruned.more = walking || segments_left;
+    let walks = [progress.tasks, progress.runs, progress.locks, progress.keys];
+    pruned.more = walks.iter().any(Option::is_some) || segments_left;
     if !pruned.more {
         progress.next_round();
     }

@@ -3,6 +3,8 @@
 //! Each read is a few short statements: a long one would keep SQLite's log from being checkpointed.
 //! What is read is committed, and may be newer than the caller's last look.
 
+mod locks;
+mod pages;
 mod relations;
 mod runs;
 mod saved;

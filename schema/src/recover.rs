@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agentflow_core::batch::{
-    CatchUp, DefinitionRow, KeyLimit, KeyLimitRow, LiveRelation, Rate, RoundRow, RunRow, SavedTask,
-    ScheduleRow, SettledNode, SpecRow, TaskRow, WorkerRow,
+    CatchUp, DefinitionRow, KeyLimit, KeyLimitRow, LiveRelation, LockRow, LockSpaceRow, Rate, RoundRow,
+    RunRow, SavedTask, ScheduleRow, SettledNode, SpecRow, TaskRow, WorkerRow,
 };
 use agentflow_core::ids::{BootId, RunId, SpecHash, TaskId};
 use agentflow_core::memory::Memory;
@@ -21,7 +21,7 @@ use crate::columns::{Names, TaskColumns, big, hash, unsigned, unsigned_small};
 use crate::connection::AnyConnection;
 use crate::error::{Error, Kind};
 use crate::tables::{concurrency_keys, schedules, task_specs, tasks, workers};
-use crate::{relations, runs, saved};
+use crate::{locks, relations, runs, saved};
 
 /// Rows of one statement: large enough that the statement's own cost vanishes, small enough that a
 /// million tasks are never twice in memory.
@@ -59,6 +59,10 @@ pub struct Recovered {
     pub memories: Vec<(RunId, Memory)>,
     /// What the blocked tasks wait or waited for, by successor.
     pub relations: Vec<LiveRelation>,
+    /// Every repository in which something was ever locked, by its number.
+    pub lock_spaces: Vec<LockSpaceRow>,
+    /// Every lock that is held, by its number.
+    pub locks: Vec<LockRow>,
 }
 
 pub(crate) fn recover(connection: &mut AnyConnection) -> Result<Recovered, Error> {
@@ -92,6 +96,7 @@ pub(crate) fn recover(connection: &mut AnyConnection) -> Result<Recovered, Error
         settled_nodes.extend(runs::settled_nodes(connection, run.id, &mut names)?);
     }
     let (saved, memories) = saved::live(connection)?;
+    let lock_spaces = locks::spaces(connection)?;
     Ok(Recovered {
         tasks: live,
         saved,
@@ -106,6 +111,8 @@ pub(crate) fn recover(connection: &mut AnyConnection) -> Result<Recovered, Error
         rounds: runs::rounds(connection)?,
         outdated: runs::outdated(connection)?,
         relations: relations::live(connection, &blocked)?,
+        locks: locks::held(connection, &lock_spaces)?,
+        lock_spaces,
     })
 }
 

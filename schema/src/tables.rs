@@ -288,6 +288,7 @@ table! {
         settled_skipped -> BigInt,
         last_run -> BigInt,
         last_checkpoint -> BigInt,
+        last_lock -> BigInt,
     }
 }
 
@@ -315,6 +316,43 @@ table! {
     }
 }
 
+table! {
+    lock_spaces (id) {
+        id -> Integer,
+        ignore_case -> Integer,
+        fence -> BigInt,
+        repo -> Text,
+    }
+}
+
+table! {
+    lock_grants (number) {
+        number -> BigInt,
+        space -> Integer,
+        fence -> BigInt,
+        task -> Nullable<BigInt>,
+        attempt -> Nullable<Integer>,
+        attempt_fence -> Nullable<BigInt>,
+        until -> Integer,
+        writes -> Integer,
+        lease -> Integer,
+        ttl_ms -> Nullable<BigInt>,
+        expires_at -> Nullable<BigInt>,
+        acquired_at -> BigInt,
+        acquired_first_seq -> BigInt,
+        acquired_last_seq -> BigInt,
+        ending -> Nullable<Integer>,
+        ended_at -> Nullable<BigInt>,
+        ended_first_seq -> Nullable<BigInt>,
+        ended_last_seq -> Nullable<BigInt>,
+        lock_id -> Binary,
+        owner -> Nullable<Text>,
+        reason -> Text,
+        ended_reason -> Nullable<Text>,
+        paths -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     tasks,
     task_specs,
@@ -330,4 +368,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     runs,
     run_definitions,
     run_versions,
+    lock_spaces,
+    lock_grants,
 );

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use agentflow_core::batch::{
     Counters, DefinitionRow, RelationRow, RunRow, SavedTask, SettledCounts, SettledNode, TaskRow,
 };
-use agentflow_core::ids::{CheckpointId, DecisionNumber, Epoch, RunId, Seq, TaskId};
+use agentflow_core::ids::{CheckpointId, DecisionNumber, Epoch, LockNumber, RunId, Seq, TaskId};
 use agentflow_core::memory::{Memory, Owner};
 use agentflow_core::time::Wall;
 use diesel::connection::SimpleConnection;
@@ -221,8 +221,8 @@ impl Writer {
 
     /// One short turn of retention: removes at most about `limit` tasks that settled before `before`
     /// (with their attempts, logs, relations and specifications that no task names any more), runs
-    /// that ended before it and whose tasks are gone, segments of events from before `before`, and
-    /// old idempotency keys. Call again while [`Pruned::more`].
+    /// that ended before it and whose tasks are gone, locks that ended before it, segments of events
+    /// from before it, and old idempotency keys. Call again while [`Pruned::more`].
     ///
     /// The tasks of a run stay until the run can go, and what a blocked task comes after stays until
     /// it is no longer blocked.
@@ -284,6 +284,7 @@ struct OfficeColumns {
     last_task: i64,
     last_run: i64,
     last_checkpoint: i64,
+    last_lock: i64,
     settled_completed: i64,
     settled_failed: i64,
     settled_cancelled: i64,
@@ -301,6 +302,7 @@ fn read_office(connection: &mut AnyConnection) -> Result<Office, Error> {
             last_task: TaskId(unsigned(row.last_task)?),
             last_run: RunId(unsigned(row.last_run)?),
             last_checkpoint: CheckpointId(unsigned(row.last_checkpoint)?),
+            last_lock: LockNumber(unsigned(row.last_lock)?),
             settled: SettledCounts {
                 completed: unsigned(row.settled_completed)?,
                 failed: unsigned(row.settled_failed)?,

@@ -11,6 +11,8 @@
 //! answered in their order. Connections, long lines and waiting threads are bounded: who comes beyond
 //! the bound waits.
 
+mod locks;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -35,12 +37,13 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use crate::api::{Api, Failed, Patience};
 use crate::asks::Answer;
 use crate::control::Control;
 use crate::daemon::Daemon;
+use crate::locks::Locks;
 use crate::place::Place;
 
 /// Longer lines are read one by one, and off this thread.
@@ -71,6 +74,7 @@ pub(crate) struct Caller {
     pub(crate) spec: Arc<Spec>,
     pub(crate) control: Arc<Control>,
     pub(crate) place: Arc<Place>,
+    pub(crate) locks: Arc<Locks>,
 }
 
 /// Ask the master something.
@@ -89,6 +93,14 @@ pub(crate) struct Tell {
     pub(crate) key: AttemptKey,
     pub(crate) percent: f32,
     pub(crate) message: String,
+}
+
+/// Say something in an attempt's output.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub(crate) struct Note {
+    pub(crate) key: AttemptKey,
+    pub(crate) text: String,
 }
 
 /// See the module.
@@ -174,9 +186,8 @@ impl Door {
             let said = if is_too_long {
                 Said::from(Problem::new(413, "too_large", too_large(line.len() as u64)))
             } else {
-                self.answer(line).await.unwrap_or_else(Said::from)
+                self.answer(line, permit, writing.as_ref()).await.unwrap_or_else(Said::from)
             };
-            drop(permit);
             let mut text = serde_json::to_vec(&said).unwrap_or_default();
             text.push(b'\n');
             writing.write_all(&text).await?;
@@ -186,7 +197,13 @@ impl Door {
         }
     }
 
-    async fn answer(&self, line: Vec<u8>) -> Result<Said, Problem> {
+    /// Does what a line says. `permit` is that of a long one.
+    async fn answer(
+        &self,
+        line: Vec<u8>,
+        permit: Option<SemaphorePermit<'_>>,
+        peer: &UnixStream,
+    ) -> Result<Said, Problem> {
         let line: Line = match line.len() < SHORT_BYTES {
             true => read_json(&line)?,
             false => self.aside(move || read_json(&line)).await??,
@@ -209,9 +226,19 @@ impl Door {
                 self.ask(caller.key, AskBody::Forget { whose, name }).await
             }
             "recall" => self.recall(caller, line.run, line.name).await,
+            "lock" => {
+                let ask = line.lock_ask(caller.key.task)?;
+                // It may wait for long, and is short by now.
+                drop(permit);
+                self.lock(&caller, ask, peer).await
+            }
+            "unlock" => {
+                let id = line.lock.ok_or_else(|| Line::wrong("lock", "is missing"))?;
+                self.unlock(&caller, id.parse().map_err(|why: &str| Line::wrong("lock", why))?).await
+            }
             "progress" => self.progress(&caller, line),
             other => {
-                let allowed = "allowed: checkpoint, remember, recall, forget, progress";
+                let allowed = "allowed: checkpoint, remember, recall, forget, lock, unlock, progress";
                 Err(Line::wrong("op", format!("'{other}' is unknown; {allowed}")))
             }
         }
@@ -250,10 +277,19 @@ impl Door {
         let message = message(caller.key, name);
         let (spec, control, place) =
             (Arc::clone(&caller.spec), Arc::clone(&caller.control), Arc::clone(&caller.place));
-        let taken = self.aside(move || place.snapshot(&spec, &message, &|| control.stopped().is_some()));
-        taken
-            .await?
-            .map_err(|why| Problem::new(409, "files", format!("the task's files are not saved: {why}")))
+        let taken = self.aside(move || {
+            let cancelled = || control.stopped().is_some();
+            let files = place.snapshot(&spec, &message, &cancelled)?;
+            let warning = files.as_deref().and_then(|files| place.warning(files, &cancelled));
+            Ok((files, warning))
+        });
+        let (files, warning) = taken.await?.map_err(|why: String| {
+            Problem::new(409, "files", format!("the task's files are not saved: {why}"))
+        })?;
+        if let Some(text) = warning {
+            self.daemon.do_send(Note { key: caller.key, text });
+        }
+        Ok(files)
     }
 
     /// Bytes as they are sent: large ones are kept by the master first.

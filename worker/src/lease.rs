@@ -79,6 +79,11 @@ impl Lease {
         now >= self.heard.plus_ms(self.lease_ms)
     }
 
+    /// Whether there is a lease that has not run out.
+    pub(crate) fn is_held(&self, now: Mono) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
     /// Whether the lease has run out; says so once for each lease.
     pub(crate) fn has_ended(&mut self, now: Mono) -> bool {
         let ended = self.until.is_some_and(|until| now >= until);
@@ -112,9 +117,10 @@ mod tests {
         assert_eq!(lease.beat(at(4_000)), Some(2));
         // The answer is late; what counts is 2,000.
         lease.acknowledged(1);
-        assert!(!lease.has_ended(at(11_999)));
+        assert!(!lease.has_ended(at(11_999)) && lease.is_held(at(11_999)));
+        assert!(!lease.is_held(at(12_000)), "whether or not it was said");
         assert!(lease.has_ended(at(12_000)));
-        assert!(!lease.has_ended(at(13_000)), "said once");
+        assert!(!lease.has_ended(at(13_000)) && !lease.is_held(at(1)), "said once");
         lease.acknowledged(2);
         assert!(lease.has_ended(at(14_000)), "a late answer opens a new, short lease");
     }

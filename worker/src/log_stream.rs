@@ -121,9 +121,13 @@ impl LogStream {
         }))
     }
 
-    /// Takes what the process wrote. Whether the sender must be told.
+    /// Takes what the process wrote, or what is said to it; nothing once it has ended. Whether the sender
+    /// must be told.
     pub(crate) fn append(&self, stream: Stream, bytes: &[u8]) -> bool {
         let mut state = self.0.lock();
+        if state.ended {
+            return false;
+        }
         state.append(stream, bytes);
         state.must_queue()
     }

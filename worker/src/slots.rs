@@ -19,6 +19,7 @@ use agentflow_protocol::worker::AttemptKey;
 
 use crate::control::Control;
 use crate::guarded::{Guarded, wait};
+use crate::locks::Locks;
 use crate::log_stream::LogStream;
 use crate::place::Place;
 
@@ -41,6 +42,7 @@ pub(crate) struct Job {
     pub(crate) secret: Arc<str>,
     /// Where it works.
     pub(crate) place: Arc<Place>,
+    pub(crate) locks: Arc<Locks>,
     pub(crate) spec: Arc<Spec>,
     pub(crate) control: Arc<Control>,
     pub(crate) log: Arc<LogStream>,
@@ -216,6 +218,7 @@ mod tests {
             remembers: false,
             secret: "".into(),
             place: Arc::default(),
+            locks: Arc::default(),
             spec: Arc::new(Spec::new(Payload::Noop)),
             control: Arc::default(),
             log: Arc::new(LogStream::new(&Policy::new(10, Path::new("/")))),

@@ -1,4 +1,5 @@
-//! A git worktree for a task that works in a repository, and snapshots of it.
+//! A git worktree for a task that works in a repository, snapshots of it, and what has changed in it or
+//! in any other working copy.
 //!
 //! ```text
 //! <home>/<task>                          the worktree, on the branch agentflow/task-<task>
@@ -12,9 +13,11 @@
 //! repositories below the worktree ([`Snapshot::left_out`]), and content that was staged and then
 //! changed again.
 
+mod changes;
 mod close;
 mod filters;
 mod git;
+mod identity;
 mod lock;
 mod remote;
 mod repository;
@@ -31,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use agentflow_core::ids::TaskId;
 
+pub(crate) use changes::{Stamp, WorkingCopy};
 use git::Git;
 use repository::Repository;
 
@@ -114,6 +118,11 @@ impl Workspace {
     /// The task's branch: `agentflow/task-<task>`, with a number behind it where that was taken.
     pub(crate) fn branch(&self) -> &str {
         &self.branch
+    }
+
+    /// The commit that the worktree was made at, if it was written down.
+    fn base(&self) -> Option<String> {
+        worktree::base(&self.git_dir)
     }
 
     fn reference_of_branch(&self) -> String {

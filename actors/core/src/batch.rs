@@ -3,6 +3,7 @@
 //! Rows are whole snapshots of what changes, so that several changes of one task within a batch
 //! become one row: the later state replaces the earlier.
 
+mod locks;
 mod runs;
 mod saved;
 mod standing;
@@ -15,10 +16,13 @@ use sha2::{Digest, Sha256};
 
 use crate::blob::{BlobHash, BlobRef, Left, NewBlob, Outputs};
 use crate::event::Event;
-use crate::ids::{Attempt, BootId, CheckpointId, DecisionNumber, Fence, RunId, SpecHash, TaskId};
+use crate::ids::{Attempt, BootId, CheckpointId, DecisionNumber, Fence, LockNumber, RunId, SpecHash, TaskId};
 use crate::status::Status;
 use crate::time::Wall;
 
+pub use locks::{
+    LockBirth, LockEnd, LockEnded, LockLease, LockRow, LockSpaceRow, LockState, LockWrite, LockedBy,
+};
 pub use runs::{
     DefinitionRow, LiveRelation, NodeRename, OutdatedRow, RelationKey, RelationRow, RoundRow, RunBirth,
     RunChange, RunLayout, RunRow, RunState, RunVersionRow, RunWrite, SettledNode, Stopping,
@@ -364,6 +368,8 @@ pub struct Counters {
     pub last_run: RunId,
     /// The last checkpoint number given away.
     pub last_checkpoint: CheckpointId,
+    /// The last number of a lock given away.
+    pub last_lock: LockNumber,
     /// Settled tasks that are still in the database.
     pub settled: SettledCounts,
 }
@@ -411,6 +417,10 @@ pub struct Batch {
     pub key_limits: Vec<KeyLimitRow>,
     /// Schedules; a later entry of a schedule replaces an earlier one.
     pub schedules: Vec<ScheduleWrite>,
+    /// Repositories in which something is locked; a later entry of one replaces an earlier one.
+    pub lock_spaces: Vec<LockSpaceRow>,
+    /// Grants, in order: a later entry of one replaces an earlier one.
+    pub locks: Vec<LockWrite>,
     /// Absolute, as of this decision.
     pub counters: Counters,
     /// Whether the commit may wait for company: nobody waits for it.
@@ -446,6 +456,8 @@ impl Batch {
             + self.keys.len()
             + self.key_limits.len()
             + self.schedules.len()
+            + self.lock_spaces.len()
+            + self.locks.len()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::attempt::AttemptKey;
 use crate::blob::BlobRef;
 use crate::ids::CheckpointId;
 use crate::limits;
+use crate::lock::{LockFence, LockId, PathLock, Repository};
 use crate::time::Wall;
 
 /// Names that mark an attempt's begin and end in a task's history. They follow from the attempt's own
@@ -183,14 +184,53 @@ pub enum AskBody {
         /// Which.
         name: Arc<str>,
     },
+    /// Lock more files for this attempt.
+    Lock(Box<LockAsk>),
+    /// Give a lock back before the attempt ends.
+    Unlock {
+        /// Which.
+        lock: LockId,
+    },
+}
+
+/// More files that an attempt wants to lock.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LockAsk {
+    /// In which repository.
+    pub repo: Repository,
+    /// Whether upper and lower case are the same in its paths.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_case: bool,
+    /// Which.
+    pub paths: Vec<PathLock>,
+    /// How long to wait for it; 0 is a try.
+    #[serde(default)]
+    pub wait_ms: u64,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub reason: Arc<str>,
+}
+
+/// A lock that an attempt has, as its worker is told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldLock {
+    /// Its name.
+    pub id: LockId,
+    /// In which repository.
+    pub repo: Repository,
+    /// Its number there.
+    pub fence: LockFence,
 }
 
 /// What became of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Given {
     /// The checkpoint that was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointId>,
+    /// The lock that was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<HeldLock>,
     /// When.
     pub at: Wall,
 }

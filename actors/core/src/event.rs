@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, CheckpointId, Fence, RunId, TaskId};
+use crate::lock::{LockFence, LockId, PathLock, Repository};
 use crate::time::Wall;
 
 /// Whom an event is about.
@@ -22,6 +23,8 @@ pub enum Subject {
     Run(RunId),
     /// `schedule:nightly`
     Schedule(Arc<str>),
+    /// `lock:0f…`, by its id.
+    Lock(LockId),
 }
 
 impl fmt::Display for Subject {
@@ -31,6 +34,7 @@ impl fmt::Display for Subject {
             Self::Worker(name) => write!(f, "worker:{name}"),
             Self::Run(id) => write!(f, "run:{id}"),
             Self::Schedule(name) => write!(f, "schedule:{name}"),
+            Self::Lock(id) => write!(f, "lock:{id}"),
         }
     }
 }
@@ -43,13 +47,16 @@ impl FromStr for Subject {
             Some(("task", id)) => {
                 id.parse().map(Self::Task).map_err(|_| format!("'{id}' is no task id; write task:5"))
             }
+            Some(("lock", id)) => id.parse().map(Self::Lock).map_err(|wrong| format!("'{id}': {wrong}")),
             Some(("worker", name)) if !name.is_empty() => Ok(Self::Worker(name.into())),
             Some(("schedule", name)) if !name.is_empty() => Ok(Self::Schedule(name.into())),
             Some(("run", id)) => id
                 .parse()
                 .map(|id| Self::Run(RunId(id)))
                 .map_err(|_| format!("'{id}' is no run id; write run:5")),
-            _ => Err(format!("'{text}' is no subject; allowed: task:ID, run:ID, worker:NAME, schedule:NAME")),
+            _ => Err(format!(
+                "'{text}' is no subject; allowed: task:ID, run:ID, worker:NAME, schedule:NAME, lock:ID"
+            )),
         }
     }
 }
@@ -313,6 +320,72 @@ pub enum Happening {
         /// Why.
         error: Arc<str>,
     },
+    /// A lock was granted.
+    #[serde(rename = "lock.acquired")]
+    LockAcquired {
+        /// In which repository.
+        repo: Repository,
+        /// Its number there.
+        fence: LockFence,
+        /// Whose.
+        owner: Arc<str>,
+        /// What, the first hundred.
+        paths: Arc<[PathLock]>,
+        /// How many more paths there are.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: u32,
+        /// When it ends unless it is renewed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_at: Option<Wall>,
+    },
+    /// Somebody waits for a lock.
+    #[serde(rename = "lock.waiting")]
+    LockWaiting {
+        /// In which repository.
+        repo: Repository,
+        /// Who.
+        owner: Arc<str>,
+        /// For what, the first hundred.
+        paths: Arc<[PathLock]>,
+        /// How many more paths there are.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: u32,
+    },
+    /// A lock was given back, or ended with its attempt.
+    #[serde(rename = "lock.released")]
+    LockReleased {
+        /// In which repository.
+        repo: Repository,
+        /// Its number there.
+        fence: LockFence,
+        /// Whose.
+        owner: Arc<str>,
+        /// Why, where it was not its owner's wish.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Arc<str>>,
+    },
+    /// Nobody renewed a lock.
+    #[serde(rename = "lock.expired")]
+    LockExpired {
+        /// In which repository.
+        repo: Repository,
+        /// Its number there.
+        fence: LockFence,
+        /// Whose.
+        owner: Arc<str>,
+    },
+    /// An operator took a lock away.
+    #[serde(rename = "lock.broken")]
+    LockBroken {
+        /// In which repository.
+        repo: Repository,
+        /// Its number there.
+        fence: LockFence,
+        /// Whose.
+        owner: Arc<str>,
+        /// Why.
+        reason: Arc<str>,
+    },
     /// A worker came for the first time.
     #[serde(rename = "worker.registered")]
     WorkerRegistered {
@@ -336,6 +409,11 @@ pub enum Happening {
     /// It takes no new work.
     #[serde(rename = "worker.draining")]
     WorkerDraining {},
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Happening {

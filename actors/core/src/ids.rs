@@ -53,6 +53,16 @@ number!(
     u64
 );
 number!(
+    /// A grant of a lock, or a request for one, from 1; one row of numbers for all repositories.
+    LockNumber,
+    u64
+);
+number!(
+    /// A repository in which something was locked, from 1.
+    SpaceId,
+    u32
+);
+number!(
     /// Which try of a task this is, from 1; 0 before the first.
     Attempt,
     u32

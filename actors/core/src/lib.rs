@@ -16,6 +16,7 @@ pub mod event;
 pub mod ids;
 pub mod kernel;
 pub mod limits;
+pub mod lock;
 pub mod memory;
 pub mod rejection;
 pub mod relation;

@@ -186,6 +186,41 @@ pub const ARTIFACTS: usize = 1_000;
 /// Bytes of the paths of all files of one attempt: a quarter of [`FRAME_BYTES`].
 pub const ARTIFACT_PATHS_BYTES: usize = 256 << 10;
 
+/// Paths of one request for locks, of all requests of one batch, and of the locks of one task.
+pub const LOCK_PATHS: usize = 10_000;
+
+/// Requests for locks in one batch.
+pub const LOCK_REQUESTS: usize = 1_000;
+
+/// Grants that are held at once, in all repositories; 500 bytes each with one path.
+pub const LOCKS: usize = 1_000_000;
+
+/// Paths of all grants that are held at once.
+pub const LOCKED_PATHS: usize = 2_000_000;
+
+/// Requests that wait for locks at once, tasks that were passed over for their locks included: a
+/// release looks at those that wait for one of its paths.
+pub const LOCK_WAITERS: usize = 100_000;
+
+/// Repositories in which something was ever locked. Each keeps its fence for good.
+pub const LOCK_SPACES: usize = 100_000;
+
+/// How long a person's lock is held unless it is renewed or says otherwise: half an hour.
+pub const LOCK_TTL_MS: u64 = 30 * 60_000;
+
+/// How long a lock that waits for a merge is held after its attempt has ended: a week, so that a change
+/// that nobody merges does not lock its files for ever.
+pub const MERGE_MS: u64 = 7 * 24 * 3_600 * 1_000;
+
+/// Segments of a path in a repository. Comparing two patterns takes their product.
+pub const PATH_SEGMENTS: usize = 64;
+
+/// Characters of the reason for a lock: two lines.
+pub const REASON_CHARS: usize = 500;
+
+/// Holders that a refusal names.
+pub const HOLDERS_NAMED: usize = 10;
+
 /// Bytes of one artifact's path.
 pub const PATH_BYTES: usize = 1_024;
 

@@ -1,11 +1,63 @@
 //! Why a command changed nothing.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{CheckpointId, Fence, RunId, TaskId};
+use crate::lock::{LockFence, LockId, LockMode, LockOwner, LockPath, Repository};
 use crate::run::RunStatus;
 use crate::run::mapping::MappingError;
 use crate::status::Status;
+use crate::time::Wall;
+
+/// Who stands in the way of a lock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// The lock; absent when its owner only waits for it, and came first.
+    pub lock: Option<(LockId, LockFence)>,
+    /// Who.
+    pub owner: LockOwner,
+    /// Where.
+    pub path: LockPath,
+    /// How.
+    pub mode: LockMode,
+    /// When it ends unless it is renewed; absent when it ends with an attempt, or only on request.
+    pub expires_at: Option<Wall>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lock, owner, path, mode, .. } = self;
+        match lock {
+            Some((_, fence)) => write!(f, "{owner} holds '{path}' for {mode} (fence {fence})"),
+            None => write!(f, "{owner} waits for '{path}' to {mode} it, and came first"),
+        }
+    }
+}
+
+/// Why a lock was not granted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Locked {
+    /// Who stands in the way, the first [`crate::limits::HOLDERS_NAMED`].
+    pub holders: Vec<Holder>,
+    /// How many requests for the same paths would be, or were, served before.
+    pub position: u32,
+    /// Whether somebody waited for it as long as he was ready to.
+    pub waited: bool,
+}
+
+impl fmt::Display for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, holder) in self.holders.iter().take(3).enumerate() {
+            write!(f, "{}{holder}", if at == 0 { "" } else { "; " })?;
+        }
+        if self.holders.len() > 3 {
+            write!(f, "; and {} more", self.holders.len() - 3)?;
+        }
+        write!(f, "; {} in the queue before", self.position)?;
+        f.write_str(if self.waited { "; the time to wait is over" } else { "" })
+    }
+}
 
 /// A typed refusal. Nothing was changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -131,6 +183,27 @@ pub enum Rejection {
         /// What it is.
         current: u32,
     },
+    /// There is no such lock, or it has ended.
+    #[error("there is no lock {0} that is held")]
+    UnknownLock(LockId),
+    /// Nothing was ever locked in that repository.
+    #[error("nothing was ever locked in the repository '{0}'; is that its origin?")]
+    UnknownRepository(Repository),
+    /// Others have locks there, or wait for them.
+    #[error("{0}")]
+    Locked(Box<Locked>),
+    /// Whoever waits would wait for himself.
+    #[error("that would be a deadlock: {0}")]
+    Deadlock(String),
+    /// The lock is held no more, or was another one.
+    #[error("the lock is lost: {0}")]
+    LockLost(String),
+    /// Somebody else holds it.
+    #[error("the lock is {0}'s; only its owner releases it, an operator breaks it with a reason")]
+    OthersLock(LockOwner),
+    /// Several paths are locked together.
+    #[error("the lock {0} holds more than that path; release it by its id")]
+    LockedTogether(LockId),
     /// The idempotency key was used with another body.
     #[error("the idempotency key was used before with another body; use a new key for other work")]
     KeyConflict,
@@ -153,7 +226,12 @@ impl Rejection {
     pub fn is_not_found(&self) -> bool {
         matches!(
             self,
-            Self::UnknownTask(_) | Self::UnknownRun(_) | Self::UnknownWorker(_) | Self::UnknownSchedule(_)
+            Self::UnknownTask(_)
+                | Self::UnknownRun(_)
+                | Self::UnknownWorker(_)
+                | Self::UnknownSchedule(_)
+                | Self::UnknownLock(_)
+                | Self::UnknownRepository(_)
         )
     }
 

@@ -4,6 +4,7 @@
 //! the database. What differs between otherwise equal tasks (title, group, priority) is not here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::blob::InputPart;
 use crate::ids::{SpecHash, TaskId};
 use crate::limits;
+use crate::lock::{LockUntil, PathLock, Repository};
 
 /// The work itself.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -278,6 +280,25 @@ pub struct Spec {
     /// Where later attempts begin.
     #[serde(default, skip_serializing_if = "is_default")]
     pub continue_from: ContinueFrom,
+    /// What each attempt locks before it begins, all of it or nothing; one entry for each repository and
+    /// each way to hold it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<SpecLocks>,
+}
+
+/// What an attempt locks in one repository. It is one grant.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SpecLocks {
+    /// Which repository.
+    pub repo: Repository,
+    /// Whether upper and lower case are the same in its paths.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ignore_case: bool,
+    /// How long.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub until: LockUntil,
+    /// What, in the order of the paths; no two of all entries of a repository overlap.
+    pub paths: Arc<[PathLock]>,
 }
 
 /// A field that is there and null is there.
@@ -325,6 +346,7 @@ impl Spec {
             worktree: None,
             keep_checkpoints: None,
             continue_from: ContinueFrom::Checkpoint,
+            locks: Vec::new(),
         }
     }
 

@@ -10,6 +10,8 @@ pub mod blobs;
 pub mod input;
 pub mod inside;
 pub mod keys;
+pub mod lfs;
+pub mod locks;
 pub mod log_frame;
 pub mod percent;
 pub mod problem;

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use agentflow_core::rejection::Rejection;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::locks::{HolderView, LockProblem, Uncovered};
 
 /// The media type of a [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -23,6 +25,15 @@ pub struct Problem {
     /// The bad fields, where there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// What it says of locks, where it is about some.
+    #[serde(flatten, deserialize_with = "about_locks")]
+    pub locks: Option<Box<LockProblem>>,
+}
+
+/// Most problems are not about locks, and then have none of its members.
+fn about_locks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<LockProblem>>, D::Error> {
+    let locks = LockProblem::deserialize(deserializer)?;
+    Ok((locks != LockProblem::default()).then(|| Box::new(locks)))
 }
 
 /// One bad field.
@@ -44,6 +55,7 @@ impl Problem {
             status,
             detail: detail.into(),
             errors: Vec::new(),
+            locks: None,
         }
     }
 
@@ -56,6 +68,8 @@ impl Problem {
             | Rejection::UnknownRun(_)
             | Rejection::UnknownWorker(_)
             | Rejection::UnknownSchedule(_)
+            | Rejection::UnknownLock(_)
+            | Rejection::UnknownRepository(_)
             | Rejection::CheckpointGone(_) => (404, "not_found"),
             Rejection::Illegal { .. }
             | Rejection::IllegalRun { .. }
@@ -67,7 +81,9 @@ impl Problem {
             | Rejection::NothingFailed(_)
             | Rejection::OtherNodes(_)
             | Rejection::HasStarted(_)
-            | Rejection::NotParallel(_) => (409, "conflict"),
+            | Rejection::NotParallel(_)
+            | Rejection::OthersLock(_)
+            | Rejection::LockedTogether(_) => (409, "conflict"),
             Rejection::UnknownNode(_) => {
                 let error = FieldError { pointer: "/from".to_owned(), detail: text };
                 return Self::invalid(vec![error]);
@@ -76,9 +92,14 @@ impl Problem {
                 let error = FieldError { pointer: error.field().to_owned(), detail: text };
                 return Self::invalid(vec![error]);
             }
+            Rejection::Locked(locked) => {
+                let locks = Some(Box::new(LockProblem::of(locked)));
+                return Self { locks, ..Self::new(409, "locked", text) };
+            }
+            Rejection::Deadlock(_) => (409, "deadlock"),
             Rejection::Cycle(_) => (409, "cycle"),
             Rejection::JustEnded(_) | Rejection::Busy => (409, "busy"),
-            Rejection::Stale | Rejection::StaleAttempt { .. } => (409, "stale"),
+            Rejection::Stale | Rejection::StaleAttempt { .. } | Rejection::LockLost(_) => (409, "stale"),
             Rejection::OtherVersion { .. } => (409, "version"),
             Rejection::KeyConflict => (409, "idempotency_key"),
             Rejection::Malformed(_) => (422, "invalid"),
@@ -86,6 +107,32 @@ impl Problem {
             Rejection::Limit { .. } => (429, "limit"),
         };
         Self::new(status, kind, text)
+    }
+
+    /// Who holds, or waits before, where a lock was not granted.
+    #[must_use]
+    pub fn holders(&self) -> &[HolderView] {
+        self.locks.as_deref().map_or(&[], |locks| &locks.holders)
+    }
+
+    /// The paths that no lock covers, where a change was refused.
+    #[must_use]
+    pub fn uncovered(&self) -> &[Uncovered] {
+        self.locks.as_deref().map_or(&[], |locks| &locks.uncovered)
+    }
+
+    /// 409 with the paths of a change that no lock covers.
+    #[must_use]
+    pub fn not_covered(uncovered: Vec<Uncovered>) -> Self {
+        let named: Vec<String> =
+            uncovered.iter().take(3).map(|one| format!("'{}' {}", one.path, one.reason)).collect();
+        let more = match uncovered.len().saturating_sub(named.len()) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let detail = format!("not covered by a lock: {}{more}", named.join("; "));
+        let locks = Some(Box::new(LockProblem { uncovered, ..LockProblem::default() }));
+        Self { locks, ..Self::new(409, "uncovered", detail) }
     }
 
     /// 422 with the fields that are wrong.

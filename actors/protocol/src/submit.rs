@@ -3,7 +3,8 @@
 //! A [`TaskBody`] is what was written; [`TaskBody::check`] turns it into a [`Checked`] task that
 //! the kernel cannot refuse for its form, or into one error per bad field.
 
-mod check;
+pub(crate) mod check;
+mod locks;
 mod parts;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use utoipa::ToSchema;
 use crate::Timestamp;
 use crate::problem::FieldError;
 use check::Check;
+pub use locks::{TaskLocks, TaskLocksAt, TaskLocksEntry};
 pub use parts::{Priority, Sources, TaskRef, WorktreeAt, WorktreeBody};
 
 /// A task as a client writes it. Unknown fields are refused by name.
@@ -75,6 +77,10 @@ pub struct TaskBody {
     /// otherwise; at most 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency_keys: Option<Vec<String>>,
+    /// Files that each attempt locks before it begins, all of them or none: `"src/**"`, or an object,
+    /// or a list of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locks: Option<TaskLocks>,
     /// What happens after a failure; no retries when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryBody>,
@@ -258,13 +264,7 @@ impl TaskBody {
         check.clean("title", &title);
         let group = self.group.unwrap_or_else(|| "default".to_owned());
         check.name("group", &group);
-        let priority = match self.priority.as_ref().map_or(Ok(50), Priority::number) {
-            Ok(number) => number,
-            Err(why) => {
-                check.wrong("priority", why);
-                0
-            }
-        };
+        let priority = check.priority(self.priority.as_ref());
         spec.description = self.description.filter(|text| !text.is_empty());
         if let Some(description) = &spec.description {
             check.clean("description", description);
@@ -276,6 +276,7 @@ impl TaskBody {
             spec.resources = check.resources(resources);
         }
         spec.concurrency_keys = check.keys(self.concurrency_keys.unwrap_or_default());
+        spec.locks = self.locks.map(|locks| check.locks(locks)).unwrap_or_default();
         if let Some(retry) = self.retry {
             spec.retry = check.retry(retry);
         }

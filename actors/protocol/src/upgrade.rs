@@ -140,6 +140,7 @@ fn take(spec: &mut Spec, field: &str, new: &Spec) {
         "labels" => spec.labels.clone_from(&new.labels),
         "resources" => spec.resources.clone_from(&new.resources),
         "concurrency_keys" => spec.concurrency_keys.clone_from(&new.concurrency_keys),
+        "locks" => spec.locks.clone_from(&new.locks),
         "retry" => spec.retry.clone_from(&new.retry),
         "queue_timeout_ms" => spec.queue_timeout_ms = new.queue_timeout_ms,
         "timeout_ms" => spec.timeout_ms = new.timeout_ms,
@@ -225,7 +226,7 @@ mod tests {
     fn every_field_of_a_specification_can_be_changed() {
         let all = json!({
             "command": "x", "description": "d", "input": 1, "labels": {"a": "b"}, "resources": {"cpus": 1.0},
-            "concurrency_keys": ["k"], "retry": {"max": 1}, "queue_timeout_ms": 1, "timeout_ms": 1,
+            "concurrency_keys": ["k"], "locks": ["src/**"], "retry": {"max": 1}, "queue_timeout_ms": 1, "timeout_ms": 1,
             "idle_timeout_ms": 1, "cancel_grace_ms": 1, "env": {"A": "b"}, "artifacts": ["a"],
             "artifacts_from": [1], "workdir": "/tmp", "on_disconnect": "stop", "sandbox": "none",
             "checkpoint_file": "f", "worktree": true, "keep_checkpoints": 2, "continue_from": "beginning"

@@ -18,7 +18,7 @@
 //! A worker refuses frames whose `epoch` is smaller than one it has seen.
 
 pub use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
-pub use agentflow_core::checkpoint::{Ask, AskBody, Given};
+pub use agentflow_core::checkpoint::{Ask, AskBody, Given, HeldLock, LockAsk};
 use agentflow_core::ids::{CheckpointId, Epoch, RunId, SessionEpoch};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -26,7 +26,10 @@ use serde_json::value::RawValue;
 use crate::Problem;
 
 /// The version that this program speaks.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
+
+/// The first version in which attempts hold locks, and ask for them.
+pub const LOCKS_VERSION: u32 = 4;
 
 /// The oldest version that this program understands. Version 2 has no `Asks` and begins every attempt
 /// at the beginning.
@@ -177,7 +180,7 @@ pub struct Assign {
 }
 
 /// One attempt to make.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Assignment {
     /// What to call it.
     #[serde(flatten)]
@@ -197,6 +200,9 @@ pub struct Assignment {
     /// Whether the task remembers something: `GET /tasks/{id}/memory`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory: bool,
+    /// What it holds of the locks that its specification names, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<HeldLock>,
 }
 
 /// What became of one question.
@@ -216,6 +222,7 @@ pub struct AskAnswer {
 mod tests {
     use agentflow_core::batch::Outcome;
     use agentflow_core::ids::{Attempt, Fence, TaskId};
+    use agentflow_core::lock::{LockFence, LockId, Repository};
     use agentflow_core::spec::RetryOn;
     use agentflow_core::time::Wall;
 
@@ -253,11 +260,13 @@ mod tests {
         let spec = r#"{"kind":"handler","name":"h","input":{"n":1.50}}"#;
         let key = AttemptKey { task: TaskId(5), attempt: Attempt(1), fence: Fence(2) };
         let checkpoint = Some(CheckpointId(7));
-        let assignment = Assignment { key, spec: 0, rank: -5, run: Some(RunId(3)), checkpoint, memory: true };
+        let locks = vec![HeldLock { id: LockId([7; 16]), repo: Repository::default(), fence: LockFence(9) }];
+        let run = Some(RunId(3));
+        let assignment = Assignment { key, spec: 0, rank: -5, run, checkpoint, memory: true, locks };
         let frame = ToWorker::Assign(Assign {
             epoch: Epoch(1),
             specs: vec![RawValue::from_string(spec.to_owned()).expect("JSON")],
-            tasks: vec![assignment],
+            tasks: vec![assignment.clone()],
         });
         let text = serde_json::to_string(&frame).expect("plain data");
         match ToWorker::read(&text).expect("own text") {

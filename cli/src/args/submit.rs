@@ -1,12 +1,14 @@
 //! The part of the command line that says what a task is.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use agentflow_core::ids::TaskId;
+use agentflow_core::lock::LockMode;
 use agentflow_protocol::submit::Priority;
 use clap::Args;
 
-use super::values::{duration, key_value, priority, task_id};
+use super::values::{duration, key_value, path_and_mode, priority, task_id};
 
 /// The fields of a task that can be given on the command line. With a file they stand in for
 /// what it leaves out.
@@ -56,6 +58,9 @@ pub(crate) struct TaskFlags {
     /// --workdir [default: the current directory]
     #[arg(long, value_name = "COMMIT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) worktree: Option<String>,
+    /// A file, directory or pattern that it locks before it begins; may be repeated
+    #[arg(long = "lock", value_name = "PATH[:read]", value_parser = path_and_mode)]
+    pub(crate) locks: Vec<(PathBuf, LockMode)>,
     /// Cores that it occupies
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<f64>,

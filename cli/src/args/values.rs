@@ -1,8 +1,10 @@
 //! Values on the command line: read and checked as far as that needs no master.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use agentflow_core::ids::{RunId, TaskId};
+use agentflow_core::lock::{LockId, LockMode, Repository};
 use agentflow_core::run::RunStatus;
 use agentflow_protocol::submit::Priority;
 use clap::ValueEnum;
@@ -34,6 +36,38 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         Unit::D => 86_400_000.0,
     };
     Duration::try_from_secs_f64(number * ms / 1_000.0).map_err(|_| wrong())
+}
+
+/// How long something is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Term {
+    /// So long.
+    For(Duration),
+    /// Until it is given back.
+    Endless,
+}
+
+/// Reads a duration, or `none`.
+pub(super) fn term(text: &str) -> Result<Term, String> {
+    if text == "none" { Ok(Term::Endless) } else { duration(text).map(Term::For) }
+}
+
+pub(super) fn repository(text: &str) -> Result<Repository, String> {
+    Repository::new(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn lock_id(text: &str) -> Result<LockId, String> {
+    text.parse().map_err(str::to_owned)
+}
+
+/// Reads `PATH`, `PATH:read` or `PATH:write`.
+pub(super) fn path_and_mode(text: &str) -> Result<(PathBuf, LockMode), String> {
+    let (path, mode) = match text.rsplit_once(':') {
+        Some((path, "read")) => (path, LockMode::Read),
+        Some((path, "write")) => (path, LockMode::Write),
+        _ => (text, LockMode::Write),
+    };
+    if path.is_empty() { Err("a path is missing".to_owned()) } else { Ok((path.into(), mode)) }
 }
 
 pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
@@ -154,6 +188,15 @@ mod tests {
         check("version=1.2.3", "version", "1.2.3".into());
         check("empty=", "empty", "".into());
         assert!(variable("=x").is_err() && variable("x").is_err());
+    }
+
+    #[test]
+    fn a_path_is_locked_for_writing_unless_it_says_otherwise() {
+        let read = |text: &str| path_and_mode(text).map(|(path, mode)| (path.display().to_string(), mode));
+        assert_eq!(read("src/**"), Ok(("src/**".to_owned(), LockMode::Write)));
+        assert_eq!(read("docs:read"), Ok(("docs".to_owned(), LockMode::Read)));
+        assert_eq!(read("a:b:write"), Ok(("a:b".to_owned(), LockMode::Write)));
+        assert!(read(":read").is_err());
     }
 
     #[test]

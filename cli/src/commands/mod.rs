@@ -6,7 +6,12 @@ mod choice;
 mod each;
 mod events;
 mod gates;
+mod guard;
+mod hook;
+mod hook_git;
+mod hooks;
 mod keys;
+mod locks;
 mod logs;
 mod memory;
 mod report;
@@ -56,6 +61,12 @@ pub(crate) fn execute(command: Command, global: &Global, output: Output) -> Resu
         Command::Release(tasks) => gates::release(&tasks, &connect(global)?, output),
         Command::Relate(relate) => gates::relate(&relate, &connect(global)?, output),
         Command::Keys { act } => keys::keys(act.as_ref(), &connect(global)?, output),
+        Command::Lock(lock) => locks::lock(&lock, global, output),
+        Command::Unlock(unlock) => locks::unlock(&unlock, global, output),
+        Command::Locks(list) => locks::locks(list, global, output),
+        Command::Hook { act } => hook::hook(act, global, output),
+        Command::Hooks { act } => hooks::hooks(&act, output),
+        Command::Guard { act } => guard::guard(act, global, output),
         Command::Schedules { act } => schedules::schedules(act.as_ref(), &connect(global)?, output),
         Command::Artifacts { act } => artifacts::artifacts(&act, &connect(global)?, output),
         Command::Checkpoint { act } => checkpoints::checkpoint(act, global, output),

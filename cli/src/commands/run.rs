@@ -25,6 +25,7 @@ use crate::output::Output;
 use crate::run_list;
 use crate::settle::{Since, head};
 use crate::state::{Owner, RunRecord, StateDir};
+use crate::task_locks;
 use crate::workflow_file::{Given, WorkflowFile};
 
 /// The label that ties the tasks of a masterless run to the worker that the run brings along: a
@@ -128,6 +129,7 @@ fn begun(
             }
             let mut record = state.new_run(master, tasks)?;
             fill_in(&mut record, run);
+            task_locks::apply(&mut record.tasks, &run.task)?;
             run_list::check(&record.tasks, &name)?;
             Ok((record, place, None))
         }

@@ -5,7 +5,6 @@ use agentflow_core::status::Status;
 use agentflow_protocol::Problem;
 use agentflow_protocol::run_upgrade::{RunUpgradeBody, RunUpgradePreview};
 use agentflow_protocol::runs::RunView;
-use agentflow_workflow::Tree;
 
 use super::versions::author;
 use crate::args::{Global, Upgrade, UpgradeOfRun};
@@ -25,8 +24,7 @@ pub(super) fn upgrade(
     let (vars, inputs) = Given::read(variables)?.into_parts();
     let file = WorkflowFile::read(file)?;
     let body = RunUpgradeBody {
-        // As it is, so that the master names lines.
-        workflow: Tree::String(file.text.as_str().into()),
+        workflow: file.sent()?,
         vars,
         inputs,
         map: map.iter().cloned().collect(),

@@ -20,6 +20,7 @@ use crate::output::{Output, Paint};
 use crate::run_list;
 use crate::settle::{Since, task_path};
 use crate::state::{RunRecord, WorkflowRecord};
+use crate::task_locks;
 use crate::task_output::log_lines;
 use crate::workflow_file::{Given, WorkflowFile};
 
@@ -95,6 +96,7 @@ pub(super) fn record(
 fn defaults(run: &Run, here: Option<&str>) -> Result<Vec<(Box<str>, Tree)>, Error> {
     let mut task = TaskBody::default();
     run_list::apply(&mut task, &run.task, run.task_timeout);
+    task_locks::apply(std::slice::from_mut(&mut task), &run.task)?;
     if let Some(id) = here {
         task.workdir = task.workdir.take().or_else(current_directory);
         task.labels.get_or_insert_default().insert(RUN_LABEL.to_owned(), id.to_owned());

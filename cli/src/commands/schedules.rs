@@ -52,7 +52,7 @@ fn make(set: &SetSchedule, client: &Client) -> Result<ScheduleView, Error> {
     let given = Given::read(&set.variables)?;
     // Here the lines of the file are known; the master sees a field of a larger body.
     file.instantiate(&given).map_err(|wrong| file.wrong(&wrong))?;
-    body.workflow = Some(Value::String(file.text.clone()));
+    body.workflow = Some(file.sent()?.to_value());
     (body.vars, body.inputs) = given.into_parts();
     client.put(&path(&set.schedule.name), &body)
 }

@@ -15,6 +15,7 @@ use crate::interrupt::{Ended, guarded};
 use crate::output::Output;
 use crate::run_list;
 use crate::settle::{Since, head};
+use crate::task_locks;
 
 pub(super) fn submit(submit: Submit, global: &Global, output: Output) -> Result<u8, Error> {
     let (tasks, name) = tasks_of(&submit)?;
@@ -138,6 +139,7 @@ fn tasks_of(submit: &Submit) -> Result<(Vec<TaskBody>, String), Error> {
         }
         task.hold = task.hold.or(submit.hold.then_some(true));
     }
+    task_locks::apply(&mut tasks, &submit.task)?;
     Ok((tasks, name))
 }
 

@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use agentflow_core::status::Status;
-use agentflow_protocol::Timestamp;
 use agentflow_protocol::api::TaskView;
 use agentflow_protocol::runs::RunWhyView;
 use jiff::tz::TimeZone;
@@ -18,6 +17,7 @@ use super::board::waits;
 use super::{Board, Change, Listener, Place, Shared, span};
 use crate::args::WaitFlags;
 use crate::client::Client;
+use crate::clock::{now, time_of_day};
 use crate::error::Error;
 use crate::output::{Output, Paint, printable};
 use crate::settle::task_path;
@@ -53,7 +53,7 @@ impl Lines {
         };
         let at = at.unwrap_or_else(now);
         let paint = Paint::of(line.status).filter(|_| line.status.is_settled());
-        let mut text = format!("{} {name} ", clock(at, &self.zone));
+        let mut text = format!("{} {name} ", time_of_day(at, &self.zone));
         text.push_str(&paint.map_or(word.clone(), |paint| self.output.paint(paint, word)));
         if let Some(milliseconds) = line.milliseconds(at).filter(|_| line.status.is_settled()) {
             text.push_str(&format!(" ({})", span(milliseconds)));
@@ -83,7 +83,7 @@ impl Lines {
         let word = board.status.word();
         // How it ends is said by the last line of all.
         (!board.status.is_settled() && board.status != agentflow_core::run::RunStatus::Pending)
-            .then(|| format!("{} run {} {word}", clock(now(), &self.zone), board.run))
+            .then(|| format!("{} run {} {word}", time_of_day(now(), &self.zone), board.run))
     }
 }
 
@@ -131,27 +131,15 @@ impl Listener for Lines {
             };
             let name = board.place_of(node.task_id).map(|place| board.full_name(place));
             let name = printable(name.as_ref().unwrap_or(&node.name));
-            let at = clock(now(), &self.zone);
+            let at = time_of_day(now(), &self.zone);
             self.output.line(format_args!("{at} {name} {} ({helps})", printable(&waits(&reason.detail))))?;
         }
         Ok(())
     }
 }
 
-/// The time now.
-pub(super) fn now() -> Timestamp {
-    Timestamp(agentflow_core::time::Wall(jiff::Timestamp::now().as_microsecond()))
-}
-
-/// `12:03:04`, where the user is.
-fn clock(at: Timestamp, zone: &TimeZone) -> String {
-    jiff::Timestamp::from_microsecond(at.0.0)
-        .map_or_else(|_| at.to_string(), |at| at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string())
-}
-
 #[cfg(test)]
 mod tests {
-    use agentflow_core::time::Wall;
     use serde_json::json;
 
     use super::super::board::tests::{board, event};
@@ -177,10 +165,5 @@ mod tests {
         check(&[began.clone(), done], Change::Settled, Some("12:03:06 build completed (2.0 s)"));
         check(&[began, failed], Change::Settled, Some("12:03:06 build failed (2.0 s): exit code 2"));
         check(&[skipped], Change::Settled, Some("12:03:06 build skipped: 'a' failed"));
-    }
-
-    #[test]
-    fn a_time_of_day() {
-        assert_eq!(clock(Timestamp(Wall(43_384_000_000)), &TimeZone::UTC), "12:03:04");
     }
 }

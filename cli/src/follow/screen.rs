@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use console::Term;
 
-use super::lines::now;
 use super::tree::{Frame, draw};
 use super::{Shared, tails};
 use crate::client::Client;
+use crate::clock::now;
 use crate::error::Error;
 use crate::output::Output;
 

@@ -3,9 +3,14 @@
 mod control;
 mod examples;
 mod fork;
+mod guard;
+mod hook;
+mod hooks;
 mod large;
+mod locks;
 mod masterless;
 mod relations;
+mod repository;
 mod run_upgrades;
 mod saved;
 mod standing;

@@ -45,7 +45,7 @@ impl Home {
 
     /// Starts it and goes on.
     pub(crate) fn start(&self, words: &[&str]) -> Started {
-        Started::new(self.command(words))
+        Started::of(self.command(words))
     }
 
     /// Master and worker on that address; waits until they listen.
@@ -99,7 +99,8 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    fn new(mut command: Command) -> Self {
+    /// Starts that command.
+    pub(crate) fn of(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let out = BufReader::new(child.stdout.take().expect("piped"));

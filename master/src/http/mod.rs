@@ -12,6 +12,10 @@ mod event_socket;
 mod events;
 mod keys;
 mod large;
+mod lfs;
+mod lock_history;
+mod locking;
+mod locks;
 mod logs;
 mod memory;
 mod openapi;
@@ -254,6 +258,36 @@ pub(crate) static ROUTES: &[Route] = &[
     Route { method: Method::GET, path: "/api/v2/keys/{name}", handler: || web::get().to(keys::get) },
     Route { method: Method::PUT, path: "/api/v2/keys/{name}", handler: || web::put().to(keys::put) },
     Route { method: Method::DELETE, path: "/api/v2/keys/{name}", handler: || web::delete().to(keys::delete) },
+    Route { method: Method::POST, path: "/api/v2/locks", handler: || web::post().to(locking::lock) },
+    Route { method: Method::GET, path: "/api/v2/locks", handler: || web::get().to(locks::list) },
+    Route { method: Method::DELETE, path: "/api/v2/locks", handler: || web::delete().to(locks::delete_all) },
+    Route { method: Method::POST, path: "/api/v2/locks/release", handler: || web::post().to(locks::release) },
+    Route { method: Method::POST, path: "/api/v2/locks/verify", handler: || web::post().to(locks::verify) },
+    Route { method: Method::GET, path: "/api/v2/locks/{id}", handler: || web::get().to(locks::get) },
+    Route { method: Method::DELETE, path: "/api/v2/locks/{id}", handler: || web::delete().to(locks::delete) },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/locks/{id}/renew",
+        handler: || web::post().to(locks::renew),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v2/locks/{id}/break",
+        handler: || web::post().to(locks::break_lock),
+    },
+    Route { method: Method::POST, path: "/lfs/{repo}/locks", handler: || web::post().to(lfs::lock) },
+    Route { method: Method::GET, path: "/lfs/{repo}/locks", handler: || web::get().to(lfs::list) },
+    Route { method: Method::POST, path: "/lfs/{repo}/locks/verify", handler: || web::post().to(lfs::verify) },
+    Route {
+        method: Method::POST,
+        path: "/lfs/{repo}/locks/{id}/unlock",
+        handler: || web::post().to(lfs::unlock),
+    },
+    Route {
+        method: Method::POST,
+        path: "/lfs/{repo}/objects/batch",
+        handler: || web::post().to(lfs::objects),
+    },
     Route { method: Method::GET, path: "/api/v2/workers", handler: || web::get().to(workers::list) },
     Route {
         method: Method::GET,
@@ -296,7 +330,8 @@ pub(crate) fn configure(config: &mut web::ServiceConfig) {
 }
 
 fn resource(path: &'static str) -> Resource {
-    let mut resource = web::resource(path);
+    // The name of a repository has slashes.
+    let mut resource = web::resource(path.replace("{repo}", "{repo:.+}"));
     let mut allowed = Vec::new();
     for route in ROUTES.iter().filter(|route| route.path == path) {
         resource = resource.route((route.handler)());
@@ -329,8 +364,14 @@ pub(crate) async fn around(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let master = request.app_data::<web::Data<Master>>().cloned();
-    if let Some(master) = &master {
-        token::check(master.token.as_ref(), request.request())?;
+    if let Some(master) = &master
+        && let Err(failure) = token::check(master.token.as_ref(), request.request())
+    {
+        return Err(if lfs::is_lfs(request.request()) {
+            lfs::LfsFailure::from(failure).into()
+        } else {
+            failure.into()
+        });
     }
     let response = next.call(request).await?;
     if let Some(master) = &master {

@@ -1,11 +1,13 @@
 //! The description of the interface, generated from the handlers and the bodies themselves.
 
-use agentflow_protocol::{Problem, api, run_upgrade as upgrade_bodies, runs as run_bodies, submit};
+use agentflow_protocol::{
+    Problem, api, locks as lock_bodies, run_upgrade as upgrade_bodies, runs as run_bodies, submit,
+};
 use utoipa::OpenApi;
 
 use super::{
-    blobs, bulk, checkpoints, events, keys, logs, memory, relations, run_upgrade, runs, schedules, service,
-    stats, submit as submit_routes, tasks, versions, workers,
+    blobs, bulk, checkpoints, events, keys, lfs, locking, locks, logs, memory, relations, run_upgrade, runs,
+    schedules, service, stats, submit as submit_routes, tasks, versions, workers,
 };
 
 #[derive(OpenApi)]
@@ -59,6 +61,20 @@ use super::{
         keys::get,
         keys::put,
         keys::delete,
+        locking::lock,
+        locks::list,
+        locks::get,
+        locks::delete,
+        locks::delete_all,
+        locks::release,
+        locks::renew,
+        locks::break_lock,
+        locks::verify,
+        lfs::lock,
+        lfs::list,
+        lfs::verify,
+        lfs::unlock,
+        lfs::objects,
         logs::logs,
         checkpoints::save,
         checkpoints::list,
@@ -91,12 +107,14 @@ use super::{
         service::document,
         service::page,
     ),
-    components(schemas(submit::TaskBody, run_bodies::RunBody, run_bodies::RerunPreview, upgrade_bodies::RunUpgradePreview, api::Ids, api::TaskView, Problem, events::Gap)),
+    components(schemas(submit::TaskBody, run_bodies::RunBody, run_bodies::RerunPreview, upgrade_bodies::RunUpgradePreview, api::Ids, api::TaskView, lock_bodies::LocksBody, lock_bodies::LockResults, Problem, events::Gap)),
     tags(
         (name = "tasks", description = "Work"),
         (name = "runs", description = "Workflows at work"),
         (name = "schedules", description = "What is begun again and again"),
         (name = "keys", description = "Names that only so many may hold"),
+        (name = "locks", description = "Who may change which files, and until when"),
+        (name = "lfs", description = "The same for Git LFS, by its own protocol"),
         (name = "checkpoints", description = "What tasks saved of their state"),
         (name = "memory", description = "What tasks and runs remember for a while"),
         (name = "versions", description = "What a task or a run was to do, and is"),

@@ -1,7 +1,7 @@
 //! `POST /tasks`: one task or many, checked here, made by the kernel, answered from what is known.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use actix_web::http::{StatusCode, header};
@@ -19,7 +19,6 @@ use agentflow_protocol::Problem;
 use agentflow_protocol::api::{Ids, TaskView};
 use agentflow_protocol::problem::FieldError;
 use agentflow_protocol::submit::{Checked, TaskBody, TasksBody, check_idempotency_key};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::answer::{Answered, Failure, json};
@@ -60,7 +59,7 @@ pub(crate) async fn submit(
     master.check_writable()?;
     let body = read::body(&request, payload, limits::LARGE_BODY_BYTES).await?;
     let key = header_key(&request)?;
-    if is_batch(&body) {
+    if is_batch(&body, "tasks") {
         many(&master, read::object(&body)?, key).await
     } else {
         one(&master, read::object(&body)?, key).await
@@ -75,34 +74,38 @@ pub(crate) fn header_key(request: &HttpRequest) -> Result<Option<Cow<'_, str>>, 
     Ok(Some(Cow::Borrowed(text)))
 }
 
-/// Whether the body has a field `tasks`. Most bodies tell within their first bytes.
-fn is_batch(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Peek {
-        tasks: Option<IgnoredAny>,
+/// The key of one thing that is made. It may stand in the header or in a field.
+pub(crate) fn one_key(
+    header: Option<Cow<'_, str>>,
+    field: Option<String>,
+) -> Result<Option<String>, Failure> {
+    match (header, field) {
+        (Some(header), Some(field)) if header != field => {
+            let detail = "is not the same as the header Idempotency-Key; send one of them";
+            Err(Failure::field("/idempotency_key", detail))
+        }
+        (Some(key), _) => Ok(Some(key.into_owned())),
+        (None, field) => Ok(field),
     }
+}
+
+/// Whether the body is that of many, which stand in this field. Most bodies tell within their first bytes.
+pub(crate) fn is_batch(body: &[u8], field: &str) -> bool {
     let text = body.trim_ascii_start().strip_prefix(b"{").unwrap_or_default().trim_ascii_start();
-    let needle = b"\"tasks\"";
-    text.starts_with(needle)
-        || (text.windows(needle.len()).any(|window| window == needle)
-            && serde_json::from_slice::<Peek>(body).is_ok_and(|peek| peek.tasks.is_some()))
+    let needle = format!("\"{field}\"");
+    text.starts_with(needle.as_bytes())
+        || (text.windows(needle.len()).any(|window| window == needle.as_bytes())
+            && serde_json::from_slice::<BTreeMap<Cow<'_, str>, IgnoredAny>>(body)
+                .is_ok_and(|fields| fields.contains_key(field)))
 }
 
 async fn one(master: &Master, mut body: TaskBody, header_key: Option<Cow<'_, str>>) -> Answered {
-    let field_key = body.idempotency_key.clone();
-    let key = match (header_key, field_key) {
-        (Some(header), Some(field)) if header != field => {
-            let detail = "is not the same as the header Idempotency-Key; send one of them";
-            return Err(Failure::field("/idempotency_key", detail));
-        }
-        (Some(key), _) => Some(key),
-        (None, field) => field.map(Cow::Owned),
-    };
+    let key = one_key(header_key, body.idempotency_key.clone())?;
     let canonical = key.is_some().then(|| {
         body.idempotency_key = None;
         serde_json::to_vec(&body).unwrap_or_default()
     });
-    body.idempotency_key = key.as_deref().map(str::to_owned);
+    body.idempotency_key.clone_from(&key);
     let checked = body.check("").map_err(Problem::invalid)?;
     let key = key.zip(canonical).map(|(key, body)| submit_key(&key, "task", &body));
     if let Some(made) = find(master, key).await? {
@@ -289,12 +292,12 @@ mod tests {
     #[test]
     fn a_batch_is_told_from_a_task() {
         for batch in [r#"{"tasks": []}"#, " \n{ \"tasks\":[1]}", r#"{"x": 1, "tasks": []}"#] {
-            assert!(is_batch(batch.as_bytes()), "{batch}");
+            assert!(is_batch(batch.as_bytes(), "tasks"), "{batch}");
         }
         for task in
             [r#"{"title": "\"tasks\""}"#, r#"{"title": "tasks"}"#, r#"{"input": {"tasks": []}}"#, "[]", ""]
         {
-            assert!(!is_batch(task.as_bytes()), "{task}");
+            assert!(!is_batch(task.as_bytes(), "tasks"), "{task}");
         }
     }
 

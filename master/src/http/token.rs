@@ -6,8 +6,11 @@
 
 use actix_web::HttpRequest;
 use actix_web::http::header;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::answer::Failure;
+use super::lfs;
 
 /// The token that every request must carry.
 pub(crate) struct Token(Vec<u8>);
@@ -34,15 +37,35 @@ pub(crate) fn check(token: Option<&Token>, request: &HttpRequest) -> Result<(), 
     }
     let value = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let Some(token) = token else { return check_origin(value(header::ORIGIN)) };
-    let bearer = value(header::AUTHORIZATION).and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    match bearer {
+    let given = match authorization(request, "bearer") {
+        Some(given) => Some(given.to_owned()),
+        // Git knows user names and passwords only.
+        None if lfs::is_lfs(request) => basic(request).map(|(_, password)| password),
+        None => None,
+    };
+    match given {
         Some(given) if token.is(given.as_bytes()) => Ok(()),
+        None if lfs::is_lfs(request) => {
+            Err(Failure::new(401, "token", "send your name, and the master's token as the password"))
+        }
         Some(_) => Err(Failure::new(401, "token", "the token is not the master's")),
         None => Err(Failure::new(401, "token", "send the token: 'Authorization: Bearer TOKEN'")),
     }
+}
+
+/// What a request is authorized by, if that is of this scheme.
+fn authorization<'a>(request: &'a HttpRequest, scheme: &str) -> Option<&'a str> {
+    let text = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (given, rest) = text.split_once(' ')?;
+    given.eq_ignore_ascii_case(scheme).then_some(rest.trim())
+}
+
+/// The name and the password of a user, as git sends them.
+pub(crate) fn basic(request: &HttpRequest) -> Option<(String, String)> {
+    let text = STANDARD.decode(authorization(request, "basic")?).ok()?;
+    let text = String::from_utf8(text).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }
 
 /// Without a token, a page from elsewhere must not act in the name of whoever looks at it.

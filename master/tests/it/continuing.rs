@@ -17,7 +17,7 @@ use crate::workers::{finished, key_of, report, started};
 pub(crate) fn worker_of(address: SocketAddr, name: &str, boot: u64) -> Socket {
     let mut socket = Socket::open(address, "/api/v2/workers/connect");
     let mut hello = hello(name, boot);
-    hello["version"] = json!(3);
+    hello["version"] = json!(4);
     socket.send(&hello);
     socket.text_of("welcome");
     socket

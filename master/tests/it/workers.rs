@@ -161,7 +161,7 @@ fn versions_are_agreed_on() {
     let (mut socket, answer) = connect(1);
     assert_eq!((&answer["type"], &answer["retry"]), (&json!("refused"), &json!(false)));
     assert_eq!(socket.closed().0, 1008);
-    for (version, agreed) in [(2, 2), (3, 3), (99, 3)] {
+    for (version, agreed) in [(2, 2), (3, 3), (4, 4), (99, 4)] {
         let (_, answer) = connect(version);
         assert_eq!((&answer["type"], &answer["version"]), (&json!("welcome"), &json!(agreed)));
     }

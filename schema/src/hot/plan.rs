@@ -32,6 +32,7 @@ pub(crate) struct Lead {
     last_task: i64,
     last_run: i64,
     last_checkpoint: i64,
+    last_lock: i64,
     settled: [i64; 4],
 }
 
@@ -52,6 +53,7 @@ impl Lead {
             last_task: big(counters.last_task.0),
             last_run: big(counters.last_run.0),
             last_checkpoint: big(counters.last_checkpoint.0),
+            last_lock: big(counters.last_lock.0),
             settled: [settled.completed, settled.failed, settled.cancelled, settled.skipped].map(big),
         }
     }
@@ -68,6 +70,7 @@ where
             (", last_task = ", &self.last_task),
             (", last_run = ", &self.last_run),
             (", last_checkpoint = ", &self.last_checkpoint),
+            (", last_lock = ", &self.last_lock),
             (", settled_completed = ", &self.settled[0]),
             (", settled_failed = ", &self.settled[1]),
             (", settled_cancelled = ", &self.settled[2]),
@@ -148,6 +151,7 @@ pub(crate) fn write_rows(connection: &mut impl Write, gathered: &Gathered, head:
     write_workers(connection, gathered)?;
     write_key_limits(connection, gathered)?;
     write_schedules(connection, gathered)?;
+    super::locks::write(connection, gathered, head)?;
     connection.write(
         gathered
             .keys

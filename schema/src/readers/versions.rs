@@ -9,13 +9,11 @@ use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 
 use super::Readers;
+use super::pages::{end_of_page, enough};
 use crate::columns::{big, hash, small, unsigned, unsigned_small};
 use crate::error::Error;
 use crate::saved::VersionRecord;
 use crate::tables::{run_definitions, run_versions, task_specs, task_versions};
-
-/// Texts on a page, in characters, unless one alone has more: a workflow may have 32 MiB.
-const PAGE_CHARS: i64 = 8 << 20;
 
 /// A version of a run, whole.
 #[derive(Clone, PartialEq, Debug)]
@@ -52,26 +50,6 @@ impl TryFrom<VersionColumns> for RunVersionRow {
             created_at: Wall(columns.created_at),
         })
     }
-}
-
-/// Where a page ends that begins with the first of these, each with the length of its text; and whether
-/// another one follows.
-fn end_of_page(sizes: &[(i32, i64)], limit: usize) -> (i32, bool) {
-    let mut chars = 0;
-    let mut last = 0;
-    for (place, (version, length)) in sizes.iter().enumerate() {
-        chars += length;
-        if place > 0 && (place == limit || chars > PAGE_CHARS) {
-            return (last, true);
-        }
-        last = *version;
-    }
-    (last, false)
-}
-
-/// One more than a page has at most.
-fn enough(limit: usize) -> i64 {
-    i64::try_from(limit.clamp(1, limits::PAGE) + 1).unwrap_or(i64::MAX)
 }
 
 impl Readers {
@@ -148,22 +126,5 @@ impl Readers {
             Ok(RunVersionRecord { row: columns.try_into()?, definition_body })
         };
         Ok((found.into_iter().map(record).collect::<Result<_, Error>>()?, has_more))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_ends_with_its_limit_or_before_it_is_too_long() {
-        let small = [(1, 10), (2, 10), (3, 10)];
-        assert_eq!(end_of_page(&[], 2), (0, false));
-        assert_eq!(end_of_page(&small, 2), (2, true));
-        assert_eq!(end_of_page(&small, 3), (3, false));
-        let large = [(4, PAGE_CHARS + 1), (5, PAGE_CHARS), (6, 1)];
-        assert_eq!(end_of_page(&large, 100), (4, true), "one alone may have more");
-        assert_eq!(end_of_page(&large[1..], 100), (5, true));
-        assert_eq!(end_of_page(&large[2..], 100), (6, false));
     }
 }

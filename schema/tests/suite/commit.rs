@@ -6,7 +6,7 @@ use agentflow_core::batch::{
     AttemptEnd, AttemptRow, Batch, Counters, KeyHash, KeyRow, LogRow, Outcome, SettledCounts, TaskState,
 };
 use agentflow_core::event::{Event, Happening, Subject};
-use agentflow_core::ids::{Attempt, CheckpointId, DecisionNumber, Epoch, RunId, Seq, TaskId};
+use agentflow_core::ids::{Attempt, CheckpointId, DecisionNumber, Epoch, LockNumber, RunId, Seq, TaskId};
 use agentflow_core::spec::Payload;
 use agentflow_core::status::Status;
 use agentflow_core::time::Wall;
@@ -286,6 +286,7 @@ fn numbers_go_on_in_the_next_office(database: &TestDatabase) {
         last_task: TaskId(9),
         last_run: RunId(5),
         last_checkpoint: CheckpointId(7),
+        last_lock: LockNumber(8),
         settled: SettledCounts { completed: 1, failed: 2, cancelled: 3, skipped: 4 },
     };
     store.commit([Batch { counters, ..creation(7, 1..=2) }]);

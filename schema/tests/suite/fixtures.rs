@@ -3,7 +3,9 @@
 //!
 //! A new migration needs a file of its own in `tests/fixtures`; what is there is never changed.
 
-use agentflow_core::ids::{RunId, TaskId};
+use agentflow_core::batch::{LockLease, LockRow};
+use agentflow_core::ids::{LockNumber, RunId, SpaceId, TaskId};
+use agentflow_core::lock::{LockFence, LockId, LockMode, LockUntil};
 use agentflow_core::run::Numbers;
 use agentflow_core::spec::Spec;
 use agentflow_core::time::Wall;
@@ -15,15 +17,23 @@ use crate::build::open;
 use crate::on_both;
 
 /// The rows of each version.
-const FIXTURES: [&str; 5] = [
+const FIXTURES: [&str; 6] = [
     include_str!("../fixtures/0001.sql"),
     include_str!("../fixtures/0002.sql"),
     include_str!("../fixtures/0003.sql"),
     include_str!("../fixtures/0004.sql"),
     include_str!("../fixtures/0005.sql"),
+    include_str!("../fixtures/0006.sql"),
 ];
 
-on_both!(the_first_version, the_second_version, the_third_version, the_fourth_version, the_fifth_version,);
+on_both!(
+    the_first_version,
+    the_second_version,
+    the_third_version,
+    the_fourth_version,
+    the_fifth_version,
+    the_sixth_version,
+);
 
 /// A database of that version with its rows, as the present program finds it.
 fn recovered(database: &TestDatabase, version: usize) -> Recovered {
@@ -111,4 +121,33 @@ fn the_fifth_version(database: &TestDatabase) {
     assert_eq!(first.to_json(), versions[0].definition_body);
     let found = readers.run_with_node(TaskId(73)).expect("a read").expect("a node without a row");
     assert_eq!(found.row, *run);
+}
+
+fn the_sixth_version(database: &TestDatabase) {
+    let recovered = recovered(database, 6);
+    assert_eq!(live(&recovered), [81]);
+    let spec: Spec = serde_json::from_str(&recovered.specs[0].body).expect("a specification");
+    assert_eq!((spec.locks.len(), spec.locks[0].until), (1, LockUntil::Merged));
+    let spaces: Vec<_> = recovered.lock_spaces.iter().map(|row| (row.repo.as_str(), row.fence.0)).collect();
+    assert_eq!(spaces, [("github.com/acme/app", 3), ("default", 1)]);
+    let lease = |row: &LockRow| (row.number.0, row.birth.owner.to_string(), row.state.lease);
+    let time = LockLease::Time { ttl_ms: 604_800_000, expires_at: Wall(604_800_007) };
+    assert_eq!(
+        recovered.locks.iter().map(lease).collect::<Vec<_>>(),
+        [
+            (2, "task:81".to_owned(), LockLease::Attempt),
+            (4, "bob".to_owned(), LockLease::Forever),
+            (5, "task:82".to_owned(), time),
+        ]
+    );
+    let held = &recovered.locks[0].birth;
+    assert_eq!((&held.paths, held.until), (&spec.locks[0].paths, LockUntil::Merged));
+    assert_eq!(held.attempt.map(|by| (by.attempt.0, by.fence.0)), Some((1, 16)));
+    assert_eq!(recovered.locks[1].birth.paths[0].mode, LockMode::Read);
+    let readers = Readers::open(database.target()).expect("made");
+    let broken = readers.lock_by_id(&LockId([0xa1; 16])).expect("a read").expect("a lock");
+    let ended = broken.state.ended.as_ref().map(|ended| (ended.at, &*ended.reason));
+    assert_eq!((broken.number, ended), (LockNumber(1), Some((Wall(6), "she is away"))));
+    let history = readers.write_grants(SpaceId(1), LockFence(1), LockFence(0), 10).expect("a read");
+    assert_eq!(history, [broken, recovered.locks[0].clone()]);
 }

@@ -6,6 +6,7 @@ mod build;
 mod commit;
 mod damage;
 mod fixtures;
+mod locks;
 mod migrations;
 mod reads;
 mod relations;

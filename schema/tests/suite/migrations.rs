@@ -25,6 +25,7 @@ on_both!(
     nonsense_about_runs_is_refused,
     nonsense_about_what_is_saved_is_refused,
     nonsense_about_versions_of_runs_is_refused,
+    nonsense_about_locks_is_refused,
     specifications_of_old_versions_go_with_them,
     upgraded_runs_go_with_their_ranges,
 );
@@ -34,7 +35,7 @@ fn up_down_up(database: &TestDatabase) {
     store.commit([creation(1, 1..=3)]);
     drop(store);
     let before = database.columns();
-    assert_eq!(before.len(), 25);
+    assert_eq!(before.len(), 27);
     database.take_back_migrations().expect("down");
     assert!(database.columns().is_empty(), "{:?}", database.columns());
     let mut store = open(database);
@@ -58,7 +59,7 @@ fn rows_of_the_first_version_stay(database: &TestDatabase) {
         ..run_creation(3, 1, 5..=6)
     }]);
     drop(store);
-    database.take_back_newest_migrations(4).expect("down");
+    database.take_back_newest_migrations(5).expect("down");
     assert_eq!(database.columns().len(), 9);
     assert_eq!(database.texts("SELECT CAST(count(*) AS TEXT) AS text FROM tasks"), ["6"]);
     database
@@ -148,8 +149,9 @@ fn nonsense_is_refused(database: &TestDatabase) {
         "INSERT INTO workers VALUES ('w1', 0, '[]', '[]', 1, 1, 0, 1, 1)",
         "INSERT INTO workers VALUES ('w1', 0, '[]', '{}', -1, 1, 0, 1, 1)",
         "INSERT INTO event_subjects VALUES ('', 1)",
-        "INSERT INTO leadership VALUES (1, 0, 0, 'x', 0, 0, 0, 0, 0, 0, 0, 0, 0)",
+        "INSERT INTO leadership VALUES (1, 0, 0, 'x', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
         "UPDATE leadership SET last_checkpoint = -1",
+        "UPDATE leadership SET last_lock = -1",
         "UPDATE tasks SET version = 0",
     ];
     for sql in statements {
@@ -286,7 +288,7 @@ fn specifications_of_old_versions_go_with_them(database: &TestDatabase) {
     let expected = [(2, &noop()), (1, one), (2, three), (2, two)];
     assert_eq!(uses(database), expected.map(|(uses, spec)| format!("{uses} {}", spec.body)));
     drop(store);
-    database.take_back_newest_migrations(2).expect("down");
+    database.take_back_newest_migrations(3).expect("down");
     let mut store = open(database);
     let expected = [(2, &noop()), (1, three), (1, two)];
     assert_eq!(uses(database), expected.map(|(uses, spec)| format!("{uses} {}", spec.body)));
@@ -347,6 +349,85 @@ fn nonsense_about_versions_of_runs_is_refused(database: &TestDatabase) {
     }
 }
 
+fn nonsense_about_locks_is_refused(database: &TestDatabase) {
+    drop(open(database));
+    let (short, id) = (short_hash(database), bytes(database, &"00".repeat(16)));
+    let grant = |number: i64| {
+        let id = bytes(database, &format!("{number:032x}"));
+        format!(
+            "INSERT INTO lock_grants VALUES ({number}, 1, {number}, 5, 1, 7, 0, 1, 0, NULL, NULL, 5, 1, 1, \
+             NULL, NULL, NULL, NULL, {id}, NULL, '', NULL, '[]')"
+        )
+    };
+    let (first, second) = (grant(1), grant(2));
+    for sql in ["INSERT INTO lock_spaces VALUES (1, 0, 0, 'r')", &first, &second] {
+        database.execute(sql).expect(sql);
+    }
+    let space = |set: &str| format!("UPDATE lock_spaces SET {set}");
+    let set = |set: &str| format!("UPDATE lock_grants SET {set} WHERE number = 1");
+    let end = "ending = 0, ended_at = 5, ended_first_seq = 1, ended_last_seq = 0, ended_reason = ''";
+    // Every check is broken alone.
+    let statements = [
+        space("id = 0"),
+        space("ignore_case = 2"),
+        space("fence = -1"),
+        space("repo = ''"),
+        "INSERT INTO lock_spaces VALUES (2, 0, 0, 'r')".to_owned(),
+        set("number = 0"),
+        set("number = 2"),
+        set("space = 0"),
+        set("fence = 0"),
+        set("fence = 2"),
+        set("task = 0"),
+        set("task = NULL, attempt = NULL, attempt_fence = NULL, lease = 2"),
+        set("owner = 'ada'"),
+        set("task = NULL, owner = 'ada'"),
+        set("task = NULL, attempt = NULL, attempt_fence = NULL, lease = 2, owner = ''"),
+        set("attempt = 0"),
+        set("attempt = NULL, lease = 2"),
+        set("attempt_fence = -1"),
+        set("attempt_fence = NULL"),
+        set("attempt = NULL, attempt_fence = NULL"),
+        set("until = 2"),
+        set("writes = 2"),
+        set("lease = 3"),
+        set("lease = 1"),
+        set("lease = 1, ttl_ms = 5"),
+        set("lease = 1, expires_at = 5"),
+        set("lease = 1, ttl_ms = -5, expires_at = 5"),
+        set("ttl_ms = 5, expires_at = 5"),
+        set("acquired_first_seq = 0"),
+        set("acquired_last_seq = -1"),
+        set(&end.replace("ending = 0", "ending = 4")),
+        set(&end.replace("ended_first_seq = 1", "ended_first_seq = 0")),
+        set(&end.replace("ended_last_seq = 0", "ended_last_seq = -1")),
+        set(&format!("lock_id = {short}")),
+        set(&format!("lock_id = {}", bytes(database, &format!("{:032x}", 2)))),
+        set("reason = NULL"),
+        set("paths = ''"),
+    ];
+    let halves = end.split(", ").map(|part| set(&end.replace(part, &nothing(part))));
+    for sql in statements.into_iter().chain(halves) {
+        let error = database.execute(&sql).expect_err(&sql);
+        assert!(error.is_conflict(), "{sql}: {error:?}");
+    }
+    for sql in [
+        space("fence = 2, ignore_case = 1"),
+        set("until = 1, writes = 0, lease = 1, ttl_ms = 0, expires_at = -5, acquired_last_seq = 0"),
+        set("lease = 2, ttl_ms = NULL, expires_at = NULL, attempt = NULL, attempt_fence = NULL"),
+        set(&format!("task = NULL, owner = 'ada', lock_id = {id}")),
+        set(end),
+    ] {
+        database.execute(&sql).expect(&sql);
+    }
+}
+
+/// The same column without its value.
+fn nothing(assignment: &str) -> String {
+    let (column, _) = assignment.split_once(" = ").expect("an assignment");
+    format!("{column} = NULL")
+}
+
 /// The statement on a connection that minds references: on SQLite each has to be told to.
 fn enforced(database: &TestDatabase, sql: &str) -> String {
     if database.file().is_some() { format!("PRAGMA foreign_keys = ON; {sql}") } else { sql.to_owned() }
@@ -359,7 +440,7 @@ fn upgraded_runs_go_with_their_ranges(database: &TestDatabase) {
     // Another workflow with the same nodes.
     store.commit([same_nodes(4, 2, 2)]);
     drop(store);
-    database.take_back_newest_migrations(1).expect("down");
+    database.take_back_newest_migrations(2).expect("down");
     let bodies = database.texts("SELECT body AS text FROM run_definitions");
     assert_eq!(bodies, [&*workflow(2, 2).body], "those of the present versions of what is left");
     let mut store = open(database);

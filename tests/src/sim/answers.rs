@@ -11,6 +11,9 @@ use super::world::World;
 
 impl World {
     pub(super) fn check_answer(&mut self, pending: &Pending, reply: &Reply) -> Result<(), String> {
+        if let Some(checked) = self.check_lock_answer(&pending.request, reply) {
+            return checked;
+        }
         if let Some(checked) = self.check_change(&pending.request, reply) {
             return checked;
         }

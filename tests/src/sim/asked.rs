@@ -96,6 +96,11 @@ impl Promises {
     }
 }
 
+/// Such questions are followed in `locks.rs`.
+fn is_of_locks(ask: &Ask) -> bool {
+    matches!(ask.body, AskBody::Lock(_) | AskBody::Unlock { .. })
+}
+
 fn is_over(entry: &Entry, now: Wall) -> bool {
     entry.expires_at.is_some_and(|at| at <= now)
 }
@@ -122,7 +127,7 @@ impl Store {
     ) -> Result<(), String> {
         match cause {
             Cause::Asks { worker, session, asks, now } => {
-                for ask in asks {
+                for ask in asks.iter().filter(|ask| !is_of_locks(ask)) {
                     touched.insert(Owner::Task(ask.key.task));
                     let expected = self.follow_ask(worker, ask, *now)?;
                     self.promises.expected.entry((*session, ask.no)).or_default().push_back(expected);
@@ -189,6 +194,7 @@ impl Store {
                 };
             }
             AskBody::Remember { whose, name, .. } | AskBody::Forget { whose, name } => (whose, name),
+            AskBody::Lock(_) | AskBody::Unlock { .. } => return Err(Expected::Undone),
         };
         let run = self.rows.get(&task).and_then(|row| row.run.as_ref()).map(|place| place.run);
         // One that an upgrade took away is a part of nothing.
@@ -228,6 +234,7 @@ impl Store {
             }
             AskBody::Remember { name, value, ttl_ms, .. } => (name, Some(entry_of(value, *ttl_ms, now))),
             AskBody::Forget { name, .. } => (name, None),
+            AskBody::Lock(_) | AskBody::Unlock { .. } => return Ok(Expected::Undone),
         };
         self.promises.remember(owner, name, entry, now);
         Ok(Expected::Done(None))
@@ -313,7 +320,7 @@ impl Store {
         let durable = self.durable();
         while let Some((_, cause)) = self.promises.idle.pop_front_if(|(seen, _)| *seen <= durable) {
             let Cause::Asks { worker, session, asks, now } = cause else { continue };
-            for ask in asks {
+            for ask in asks.into_iter().filter(|ask| !is_of_locks(ask)) {
                 let expected = self.if_idle(&worker, &ask, now);
                 self.promises.expected.entry((session, ask.no)).or_default().push_back(expected);
             }

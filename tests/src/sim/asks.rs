@@ -51,7 +51,9 @@ impl World {
 
     /// Asks one thing, for an attempt that may be somebody else's.
     pub(super) fn asks_for(&mut self, index: usize, key: AttemptKey) {
+        let locks = self.kinds.locks && self.random.chance(250);
         let body = match self.random.below(10) {
+            _ if locks => self.lock_ask(index, key),
             0..=5 => self.next_step(index, key),
             6..=8 => AskBody::Remember {
                 whose: self.whose(),
@@ -122,9 +124,25 @@ impl World {
         let worker = &mut self.workers[index];
         for (no, given) in answers {
             let Some(at) = worker.asks.iter().position(|ask| ask.no == *no) else {
+                // One about a lock is answered when the lock comes, and may have been asked again meanwhile.
+                let may_come_twice = match given {
+                    Ok(given) => given.lock.is_some(),
+                    Err(rejection) => matches!(
+                        rejection,
+                        Rejection::StaleAttempt { .. } | Rejection::Locked(_) | Rejection::Deadlock(_)
+                    ),
+                };
+                if may_come_twice {
+                    continue;
+                }
                 return Err(format!("worker {} heard {given:?} to {no}, which is not open", worker.name));
             };
-            worker.asks.remove(at);
+            let ask = worker.asks.remove(at);
+            if let (Some(ask), Ok(Given { lock: Some(lock), .. })) = (ask, given)
+                && let Some(work) = worker.work.get_mut(&ask.key)
+            {
+                work.locks.push(lock.id);
+            }
         }
         Ok(())
     }

@@ -1,12 +1,14 @@
 //! Clients and the master's door: requests, and answers that get lost. What an answer promises is in
 //! `answers.rs`, what is asked about runs and relations in `requests.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agentflow_core::batch::KeyHash;
 use agentflow_core::ids::{BootId, CheckpointId, ReplyTo, RunId, TaskId};
-use agentflow_core::kernel::{Answer, Input, NewTask, Predecessor, PreparedSpec, Reply, Request, SubmitKey};
+use agentflow_core::kernel::{
+    Answer, Input, NewTask, Predecessor, PreparedSpec, Reply, Request, SubmitKey, Unlock,
+};
 use agentflow_core::rejection::Rejection;
 use agentflow_core::spec::{ContinueFrom, OnDisconnect, Payload, Resources, RetryOn, Spec};
 
@@ -28,6 +30,8 @@ pub(super) struct Clients {
     pending: BTreeMap<ReplyTo, Pending>,
     /// Tasks that answers have named.
     known: Vec<TaskId>,
+    /// Requests whose clients have gone away.
+    abandoned: BTreeSet<ReplyTo>,
     submissions: u64,
     answers: u64,
 }
@@ -42,6 +46,18 @@ impl Clients {
     pub(super) fn next_submission(&mut self) -> u64 {
         self.submissions += 1;
         self.submissions
+    }
+
+    /// Whoever asked goes away. False if he asked for nothing that is under way.
+    pub(super) fn abandon(&mut self, to: ReplyTo) -> bool {
+        // One with a key comes again, and finds what it got.
+        let may_go = |pending: &Pending| pending.life.is_some() && !has_key(&pending.request);
+        let goes = self.pending.get(&to).is_some_and(may_go);
+        if goes {
+            self.pending.remove(&to);
+            self.abandoned.insert(to);
+        }
+        goes
     }
 
     /// Answers so far.
@@ -65,7 +81,7 @@ impl World {
     /// Some client does something.
     pub(super) fn act(&mut self) -> Result<(), String> {
         let live = self.store.live().count();
-        let request = match self.random.below(46) {
+        let request = match self.random.below(54) {
             0..=9 if live < ENOUGH => self.new_submission(),
             10 => Request::Cancel { tasks: self.endless().into_iter().take(1).collect() },
             11..=12 => Request::Cancel { tasks: self.some_tasks() },
@@ -84,6 +100,7 @@ impl World {
             20..=27 => self.relation_request().unwrap_or(Request::Stats),
             28..=35 if live < ENOUGH => self.run_request()?.unwrap_or(Request::Stats),
             36..=45 => self.change_request().unwrap_or(Request::Stats),
+            46..=53 => self.lock_request().unwrap_or(Request::Stats),
             _ => Request::Stats,
         };
         self.send(request);
@@ -182,6 +199,7 @@ impl World {
         if self.random.chance(80) {
             spec.continue_from = ContinueFrom::Beginning;
         }
+        self.lock_for_task(&mut spec);
         let later = self.random.ms(1, 4_000);
         let not_before = self.random.chance(100).then(|| {
             let mut wall = self.now().wall;
@@ -271,6 +289,10 @@ impl World {
             let (checkpoint, at) = (CheckpointId(row.first.0), row.at);
             return self.reply(to, Ok(Answer::Saved { checkpoint, at }));
         }
+        if let Some(reply) = self.locked_before(&request) {
+            return self.reply(to, reply);
+        }
+        self.may_abandon(to, &request);
         let looked_up = self.looked_up(request.clone());
         if let Some(pending) = self.clients.pending.get_mut(&to) {
             pending.request = looked_up;
@@ -302,6 +324,7 @@ impl World {
 
     /// The master is gone, and with it every answer that it owed.
     pub(super) fn clients_lose_master(&mut self) {
+        self.clients.abandoned.clear();
         let lost: Vec<ReplyTo> = self
             .clients
             .pending
@@ -318,6 +341,12 @@ impl World {
 
     /// An answer leaves the master. What it says must be durable now; it may still get lost.
     pub(super) fn reply(&mut self, to: ReplyTo, reply: Reply) -> Result<(), String> {
+        if self.clients.abandoned.remove(&to) {
+            if let Ok(Answer::Locked(row)) = reply {
+                self.send(Request::Unlock(vec![Unlock { lock: row.birth.id, fence: None, owner: None }]));
+            }
+            return Ok(());
+        }
         let Some(pending) = self.clients.pending.remove(&to) else {
             return Err(format!("{to:?} was answered twice"));
         };
@@ -343,5 +372,5 @@ fn has_key(request: &Request) -> bool {
         Request::Submit { key: Some(_), .. }
             | Request::StartRun { key: Some(_), .. }
             | Request::Save { key: Some(_), .. }
-    )
+    ) || matches!(request, Request::Lock { want, .. } if want.key.is_some())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agentflow_core::attempt::{AttemptKey, ReportBody};
 use agentflow_core::batch::{Batch, KeyHash, Outcome, TaskRow};
-use agentflow_core::ids::{Attempt, CheckpointId, Fence, RunId, SessionEpoch, TaskId};
+use agentflow_core::ids::{Attempt, CheckpointId, Fence, LockNumber, RunId, SessionEpoch, TaskId};
 use agentflow_core::kernel::Assigned;
 use agentflow_core::status::Status;
 
@@ -77,6 +77,11 @@ impl Ledger {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Notes that a client's lock was acknowledged.
+    pub(super) fn acknowledge_lock(&mut self, key: KeyHash, number: LockNumber) -> Result<(), String> {
+        self.acknowledge_save(key, CheckpointId(number.0))
     }
 
     /// Notes that a submission was acknowledged.

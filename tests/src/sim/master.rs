@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use agentflow_core::ids::{DecisionNumber, Epoch, ReplyTo, TaskId};
+use agentflow_core::checkpoint::Given;
+use agentflow_core::ids::{DecisionNumber, Epoch, ReplyTo, SessionEpoch, TaskId};
 use agentflow_core::kernel::{Effect, Input, Kernel, Output, Settings};
+use agentflow_core::rejection::Rejection;
 use agentflow_core::status::Status;
 use agentflow_core::time::{Mono, Now, Wall};
 use agentflow_protocol::workflow::WorkflowTasks;
@@ -53,6 +55,11 @@ impl World {
     pub(super) fn step(&mut self, input: Input) -> Result<(), String> {
         let now = self.now();
         let input = self.sabotaged(input);
+        if let Input::Asks { session, asks } = &input
+            && let Some(worker) = self.network.worker_of(*session)
+        {
+            self.store.locks.note_asks(worker, *session, asks);
+        }
         let cause = self.cause_of(&input);
         let Some(kernel) = &mut self.master.kernel else { return Ok(()) };
         self.trace.note(self.now_us, &input);
@@ -166,7 +173,7 @@ impl World {
             }
             Effect::Answers { session, answers } => {
                 for (no, given) in &answers {
-                    self.store.check_given(session, *no, given)?;
+                    self.check_given(session, *no, given)?;
                 }
                 self.send_down(session, Downward::Answers(answers));
                 Ok(())
@@ -194,6 +201,25 @@ impl World {
                 self.plan(self.now_us + delay, Happening::Loaded { life, asked: tasks });
                 Ok(())
             }
+        }
+    }
+
+    /// What an attempt hears; about a lock if it asked for that.
+    fn check_given(
+        &mut self,
+        session: SessionEpoch,
+        no: u64,
+        given: &Result<Given, Rejection>,
+    ) -> Result<(), String> {
+        let is_expected = self.store.promises.expected.get(&(session, no)).is_some_and(|all| !all.is_empty());
+        // It may have been asked on an older socket of the same worker.
+        let worker = self.network.worker_of(session);
+        let locks = &self.store.locks;
+        let on_it = locks.asked_on.get(&(session, no));
+        let asked = on_it.or_else(|| locks.asked.get(&(worker?, no)));
+        match asked {
+            Some(ask) if !is_expected => self.store.check_lock_given(ask, given),
+            _ => self.store.check_given(session, no, given),
         }
     }
 

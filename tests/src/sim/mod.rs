@@ -32,6 +32,7 @@ mod faults;
 mod fifty;
 mod fold;
 mod invariants;
+mod locks;
 mod master;
 mod network;
 mod nodes;

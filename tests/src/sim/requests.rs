@@ -28,6 +28,8 @@ pub(super) struct Kinds {
     pub(super) asks: bool,
     /// Whether clients save, restore and upgrade.
     pub(super) changes: bool,
+    /// Whether files are locked.
+    pub(super) locks: bool,
     /// Whether most tasks occupy much of a worker.
     pub(super) heavy: bool,
 }
@@ -40,6 +42,7 @@ impl Kinds {
             relations: random.chance(600),
             asks: random.chance(700),
             changes: random.chance(700),
+            locks: random.chance(600),
             heavy: random.chance(200),
         }
     }
@@ -163,6 +166,7 @@ impl World {
             return;
         }
         self.stop_endless();
+        self.release_all();
         let held = self.store.tasks_that_wait(Waits::Release);
         if !held.is_empty() {
             self.send(Request::Release { tasks: held });

@@ -26,6 +26,7 @@ use agentflow_core::time::Wall;
 
 use super::asked::Cause;
 use super::fold::History;
+use super::locks::LockRows;
 use super::nodes::Runs;
 use super::order::Order;
 use super::promises::{Promises, Written};
@@ -61,6 +62,7 @@ pub(super) struct Store {
     /// What runs must do.
     pub(super) runs: Runs,
     pub(super) saved: SavedRows,
+    pub(super) locks: LockRows,
     /// Where attempts begin, and what they run.
     pub(super) promises: Promises,
     /// Every text that was kept by its hash.
@@ -142,6 +144,7 @@ impl Store {
 
     fn write(&mut self, mut batch: Batch, cause: &Cause) -> Result<(), String> {
         let whole = Written::of(&mut batch, self);
+        self.locks.write(&batch)?;
         for write in &batch.runs {
             if let Some(change) = &write.change
                 && let Some(layout) = &change.layout
@@ -214,6 +217,7 @@ impl Store {
             Owner::Run(_) => !ended.contains(&owner),
         })?;
         self.keep_promises(&whole, cause)?;
+        self.check_locks()?;
         let before = std::mem::replace(&mut self.counters, batch.counters);
         self.check_counters(&before)?;
         for id in &written {
@@ -436,6 +440,7 @@ impl Store {
         let tasks = tasks.filter(|(_, saved)| !saved.is_empty()).collect();
         let memories = self.ties.live_runs().map(|run| (run.id, self.saved.of_run(run.id))).collect();
         let plan = plan.with_saved(tasks, memories);
+        let plan = self.with_locks(plan);
         Ok(plan.with_ties(self.ties.saved_runs(&self.rows), self.ties.live_relations(&self.rows)))
     }
 }

@@ -7,6 +7,7 @@ use agentflow_core::batch::Outcome;
 use agentflow_core::blob::{Left, NewBlob};
 use agentflow_core::ids::{CheckpointId, TaskId};
 use agentflow_core::kernel::{Assigned, PreparedSpec};
+use agentflow_core::lock::LockId;
 use agentflow_core::spec::{OnDisconnect, Payload, Resources, RetryOn, Spec};
 use agentflow_core::time::Wall;
 use serde_json::json;
@@ -41,6 +42,8 @@ pub(super) struct Work {
     pub(super) checkpoint: Option<CheckpointId>,
     /// The last step that it has done.
     pub(super) step: u64,
+    /// What it has locked beside what it was given.
+    pub(super) locks: Vec<LockId>,
 }
 
 impl World {
@@ -56,7 +59,8 @@ impl World {
         let needs_some = !spec.resources.is_empty();
         let worker = &mut self.workers[index];
         let (stage, is_part) = (Stage::Waiting, task.run.is_some());
-        let work = Work { stage, spec, is_part, started_at: Wall(0), checkpoint: task.checkpoint, step: 0 };
+        let (checkpoint, started_at, locks) = (task.checkpoint, Wall(0), Vec::new());
+        let work = Work { stage, spec, is_part, started_at, checkpoint, step: 0, locks };
         worker.work.insert(task.key, work);
         worker.waiting.push_back(task.key);
         // What is being stopped for the master counts until it is reported.
@@ -95,6 +99,7 @@ impl World {
             let Some(work) = worker.work.get_mut(&key) else { continue };
             work.stage = Stage::Running;
             work.started_at = at;
+            let Some(work) = self.workers[index].work.get(&key) else { continue };
             let is_noop = work.spec.payload == Payload::Noop;
             let is_endless = is_endless(&work.spec);
             let is_part = work.is_part;
@@ -219,6 +224,16 @@ impl World {
             self.workers[index].work.iter().filter(|(_, work)| stops(work)).map(|(key, _)| *key).collect();
         for key in keys {
             self.stop_attempt(index, key, End::Interrupted)?;
+        }
+        // What has locks is killed without grace.
+        let locking = |work: &Work| {
+            (!work.spec.locks.is_empty() || !work.locks.is_empty()) && work.stage != Stage::Over
+        };
+        let work = &self.workers[index].work;
+        let keys: Vec<AttemptKey> =
+            work.iter().filter(|(_, work)| locking(work)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.attempt_ended(index, key, End::Interrupted)?;
         }
         Ok(())
     }

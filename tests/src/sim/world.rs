@@ -50,6 +50,7 @@ pub(super) enum Happening {
     Act,
     AtDoor { to: ReplyTo },
     Ask { life: u64, to: ReplyTo },
+    Abandon { life: u64, to: ReplyTo },
     Tick { life: u64 },
     Commit { life: u64 },
     Committed { life: u64, decision: DecisionNumber },
@@ -137,6 +138,7 @@ impl World {
             lease_ms: random.pick(&[500, 1_000, 3_000]).unwrap_or(1_000),
             lease_margin_ms: 100,
             live_tasks: random.pick(&[30, 1_000]).unwrap_or(1_000),
+            ..Settings::default()
         };
         let count = random.between(1, 4);
         let workers = (0..count)
@@ -221,6 +223,7 @@ impl World {
             }
             Happening::AtDoor { to } => self.at_door(to),
             Happening::Ask { life, to } => self.ask(life, to),
+            Happening::Abandon { life, to } => self.abandon(life, to),
             Happening::Tick { life } => self.on_tick(life),
             Happening::Commit { life } => self.on_commit(life),
             Happening::Committed { life, decision } => self.on_committed(life, decision),

@@ -3,12 +3,14 @@
 use actix::Handler;
 use agentflow_core::ids::TaskId;
 use agentflow_protocol::Problem;
-use agentflow_protocol::worker::{AskAnswer, AskBody, AttemptKey, FromWorker};
+use agentflow_protocol::log_frame::Stream;
+use agentflow_protocol::worker::{AskAnswer, AskBody, AttemptKey, FromWorker, LOCKS_VERSION};
 use tokio::sync::oneshot;
 
 use super::Daemon;
-use crate::asks::Answer;
-use crate::door::{Caller, Question, Tell, Who};
+use crate::asks::{Answer, Change};
+use crate::clock::boottime;
+use crate::door::{Caller, Note, Question, Tell, Who};
 
 /// The first version of the protocol whose masters keep checkpoints.
 const KEEPS_CHECKPOINTS: u32 = 3;
@@ -25,9 +27,13 @@ impl Daemon {
 
     /// Asks the master something for an attempt.
     pub(super) fn ask(&mut self, key: AttemptKey, body: AskBody, waits: Option<oneshot::Sender<Answer>>) {
-        if self.version < KEEPS_CHECKPOINTS {
-            let problem =
-                Problem::new(503, "old_master", "the master is too old to keep checkpoints; upgrade it");
+        let (since, what) = match body {
+            AskBody::Lock(_) | AskBody::Unlock { .. } => (LOCKS_VERSION, "grant locks"),
+            _ => (KEEPS_CHECKPOINTS, "keep checkpoints"),
+        };
+        if self.version < since {
+            let detail = format!("the master is too old to {what}; upgrade it");
+            let problem = Problem::new(503, "old_master", detail);
             match waits {
                 Some(waits) => drop(waits.send(Err(problem))),
                 None => log::warn!("task {}: {problem}", key.task),
@@ -38,7 +44,16 @@ impl Daemon {
     }
 
     pub(super) fn answered(&mut self, answers: Vec<AskAnswer>) {
-        self.outbox.asks(|asks| asks.answered(answers));
+        let is_leased = self.lease.is_held(boottime());
+        for (key, change) in self.outbox.asks(|asks| asks.answered(answers, is_leased)) {
+            // Those of an attempt that has ended end with it.
+            let Some(attempt) = self.held(key) else { continue };
+            match change {
+                Change::Granted(grant) => attempt.locks.add(grant),
+                Change::Released(lock) => attempt.locks.remove(lock),
+                Change::Unwanted(lock) => self.ask(key, AskBody::Unlock { lock }, None),
+            }
+        }
     }
 }
 
@@ -54,6 +69,7 @@ impl Handler<Who> for Daemon {
             spec: attempt.spec.clone(),
             control: attempt.control.clone(),
             place: attempt.place.clone(),
+            locks: attempt.locks.clone(),
         })
     }
 }
@@ -63,6 +79,18 @@ impl Handler<Question> for Daemon {
 
     fn handle(&mut self, Question { key, body, waits }: Question, _: &mut Self::Context) {
         self.ask(key, body, Some(waits));
+    }
+}
+
+impl Handler<Note> for Daemon {
+    type Result = ();
+
+    fn handle(&mut self, Note { key, text }: Note, _: &mut Self::Context) {
+        let Some(attempt) = self.held(key) else { return };
+        if attempt.log.append(Stream::Err, text.as_bytes()) {
+            let log = attempt.log.clone();
+            self.outbox.queue_log(key, &log);
+        }
     }
 }
 

@@ -45,12 +45,14 @@ use crate::executor::{Event, Executor};
 use crate::groups::Warden;
 use crate::lease::Lease;
 use crate::link::{self, LinkEvent, Target};
+use crate::locks::Locks;
 use crate::log_stream::{LogStream, Policy};
 use crate::outbox::{Closing, Outbox};
 use crate::place::Place;
 use crate::post::{LINGER_MS, Mail, Post};
 use crate::slots::{Job, Slots};
 use crate::spool::Spool;
+use crate::strays::Watches;
 use crate::worktrees::Sweeper;
 use leaving::Leaving;
 
@@ -103,6 +105,7 @@ struct Attempt {
     /// Opens the door for it.
     secret: Arc<str>,
     place: Arc<Place>,
+    locks: Arc<Locks>,
     phase: Phase,
 }
 
@@ -116,6 +119,7 @@ pub(crate) struct Daemon {
     post: Arc<Post>,
     slots: Slots<Executor>,
     log_policy: Arc<Policy>,
+    watches: Arc<Watches>,
     spool: Spool,
     spool_armed: bool,
     lease: Lease,
@@ -149,6 +153,7 @@ impl Daemon {
         let environment = Environment::new(&data_dir.path, &key_prefix, &data_dir.socket);
         let api = Arc::new(Api::new(config.masters.clone(), config.token_file.clone()));
         let scratch = environment.attempts().to_owned();
+        let watches = Arc::new(Watches::new(scratch.clone()));
         let door = Door::new(context.address(), Arc::clone(&api), scratch, config.slots);
         actix_rt::spawn(Rc::new(door).serve(listener));
         let waiting = Arc::default();
@@ -177,6 +182,7 @@ impl Daemon {
             slots: Slots::new(config.slots, waiting, executor),
             post,
             log_policy: Policy::new(config.log_cap_bytes, &data_dir.path.join("logs")),
+            watches,
             outbox,
             config,
             boot,

@@ -17,6 +17,7 @@ use super::{Attempt, Daemon, Phase};
 use crate::clock::{boottime, wall};
 use crate::control::{Control, Stop};
 use crate::error::Kind;
+use crate::locks::Locks;
 use crate::log_stream::LogStream;
 use crate::outbox::Closing;
 use crate::place::Place;
@@ -141,7 +142,13 @@ impl Daemon {
                         Finished { started_at: at, finished_at: at, end, outcome, log_bytes: 0, log_cut: 0 };
                     self.report(key, ReportBody::Finished(Box::new(finished)));
                 }
-                Some(Ok(spec)) => jobs.push(self.hold(task, spec)),
+                Some(Ok(spec)) => match Locks::of(spec, &task.locks) {
+                    Some(locks) => jobs.push(self.hold(task, spec, locks)),
+                    None => {
+                        let error = "the master did not send the locks that the task names".to_owned();
+                        self.report_unbegun(key, End::Failed(RetryOn::Spawn), Some(error));
+                    }
+                },
                 Some(Err(error)) => {
                     let error = format!("this worker does not understand the task: {error}");
                     self.report_unbegun(key, End::Failed(RetryOn::Spawn), Some(error));
@@ -164,10 +171,11 @@ impl Daemon {
         self.attempts.len() as u64 >= 2 * offered
     }
 
-    fn hold(&mut self, task: &Assignment, spec: &Arc<Spec>) -> Job {
+    fn hold(&mut self, task: &Assignment, spec: &Arc<Spec>, locks: Locks) -> Job {
         let Assignment { key, rank, run, checkpoint, memory, .. } = *task;
         let secret: Arc<str> = self.new_secret(key.task).into();
-        let place: Arc<Place> = Arc::default();
+        let place = Arc::new(Place::new(Arc::clone(&self.watches)));
+        let locks = Arc::new(locks);
         let control = Arc::new(Control::default());
         let log = Arc::new(LogStream::new(&self.log_policy));
         let job = Job {
@@ -178,12 +186,13 @@ impl Daemon {
             remembers: memory,
             secret: Arc::clone(&secret),
             place: Arc::clone(&place),
+            locks: Arc::clone(&locks),
             spec: Arc::clone(spec),
             control: Arc::clone(&control),
             log: Arc::clone(&log),
         };
-        let attempt =
-            Attempt { key, spec: Arc::clone(spec), control, log, run, secret, place, phase: Phase::Waiting };
+        let (spec, phase) = (Arc::clone(spec), Phase::Waiting);
+        let attempt = Attempt { key, spec, control, log, run, secret, place, locks, phase };
         self.attempts.insert(key.task, attempt);
         job
     }
@@ -228,9 +237,11 @@ impl Daemon {
         }
     }
 
-    /// The master may believe us dead from now on, and may soon give our attempts away.
+    /// The master may believe us dead from now on, and may soon give our attempts away, and their locks to
+    /// others.
     pub(super) fn lose_lease(&mut self) {
-        let stops = |attempt: &Attempt| attempt.spec.on_disconnect == OnDisconnect::Stop;
+        let stops =
+            |attempt: &Attempt| attempt.spec.on_disconnect == OnDisconnect::Stop || attempt.locks.are_held();
         let keys: HashSet<AttemptKey> =
             self.attempts.values().filter(|attempt| stops(attempt)).map(|attempt| attempt.key).collect();
         log::warn!("the lease has ended; {} attempts are stopped, the others run on", keys.len());

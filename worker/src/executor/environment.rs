@@ -105,6 +105,11 @@ impl Environment {
         self.file(key, "memory")
     }
 
+    /// Where it finds which locks it holds.
+    pub(crate) fn locks(&self, key: AttemptKey) -> PathBuf {
+        self.file(key, "locks")
+    }
+
     /// The directory of the files of earlier tasks.
     pub(crate) fn artifacts(&self, key: AttemptKey) -> PathBuf {
         self.file(key, ARTIFACTS.1)

@@ -89,7 +89,7 @@ impl Pools {
                 Err(error) => return Ending::failed(RetryOn::Spawn, error),
             },
         };
-        let line = match executor.input(job).and_then(line_of) {
+        let line = match executor.watch(job).and_then(|()| executor.input(job)).and_then(line_of) {
             Ok(line) => line,
             Err(error) => {
                 self.put(executor, warm);
@@ -132,7 +132,7 @@ impl Pools {
             return Ending::failed(RetryOn::Timeout, error);
         }
         match talk {
-            Ok(line) => executor.keep(job, judge(name, &line), None),
+            Ok(line) => executor.keep(job, executor.refuse_strays(job, judge(name, &line)), None),
             Err(error) => Ending::failed(RetryOn::Error, error),
         }
     }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use agentflow_core::batch::Outcome;
 use agentflow_core::blob::{Artifact, Left};
 use agentflow_core::limits;
-use agentflow_core::spec::RetryOn;
 use agentflow_protocol::blobs::ArtifactView;
 use agentflow_protocol::input::assemble;
 use agentflow_protocol::worker::End;
@@ -119,10 +118,7 @@ impl Executor {
             return Ending::stopped(stop, Outcome { left: None, ..outcome });
         }
         match end {
-            End::Completed => {
-                let Ending { end, outcome: failed } = Ending::failed(RetryOn::Error, error);
-                Ending { end, outcome: Outcome { error: failed.error, ..outcome } }
-            }
+            End::Completed => Ending { end, outcome }.spoilt(error),
             // It has failed for a better reason.
             end => {
                 log::warn!("task {}: {error}", job.key.task);

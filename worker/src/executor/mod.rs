@@ -14,6 +14,7 @@ mod deadlines;
 pub(crate) mod environment;
 mod handler;
 mod keep;
+mod locks;
 pub(crate) mod output;
 mod own_file;
 mod process;
@@ -69,6 +70,12 @@ impl Ending {
     fn failed(class: RetryOn, error: impl Into<String>) -> Self {
         let outcome = Outcome { error: Some(bounded(error.into()).into()), ..Outcome::default() };
         Self { end: End::Failed(class), outcome }
+    }
+
+    /// A good end that comes to nothing. What is known of it stays.
+    fn spoilt(self, error: impl Into<String>) -> Self {
+        let error = Some(bounded(error.into()).into());
+        Self { end: End::Failed(RetryOn::Error), outcome: Outcome { error, ..self.outcome } }
     }
 
     /// The end of an attempt that was stopped from outside.

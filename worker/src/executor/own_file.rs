@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use agentflow_core::checkpoint::{Content, NewCheckpoint, too_large};
 use agentflow_core::limits;
+use agentflow_protocol::log_frame::Stream;
 
 use super::{Event, Executor};
 use crate::door;
@@ -126,6 +127,11 @@ impl OwnFile {
                 return false;
             }
         };
+        if let Some(files) = &files
+            && let Some(text) = job.place.warning(files, &|| job.control.stopped().is_some())
+        {
+            executor.log(job, Stream::Err, text.as_bytes());
+        }
         let checkpoint = NewCheckpoint { name: self.name.as_str().into(), json, content, files };
         executor.post.push(Event::Save { key: job.key, checkpoint: Box::new(checkpoint) });
         true

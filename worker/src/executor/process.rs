@@ -35,6 +35,7 @@ pub(super) fn run(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Endi
         job.place.close();
     }
     scratch.tail.clear();
+    job.locks.end();
     executor.environment.clean(job);
     ending
 }
@@ -79,7 +80,7 @@ fn run_process(executor: &Executor, job: &Job, scratch: &mut Scratch) -> Ending 
     if let Some(stop) = stopped {
         return Ending::stopped(stop, outcome);
     }
-    let ending = judge(status, deadlines.error(), outputs, outcome);
+    let ending = executor.refuse_strays(job, judge(status, deadlines.error(), outputs, outcome));
     let whole = whole.filter(|_| ending.end == End::Completed);
     executor.keep(job, ending, whole)
 }
@@ -125,6 +126,9 @@ fn start(executor: &Executor, job: &Job) -> Result<(Child, Option<OwnFile>), Str
     }
     executor.fetch(job)?;
     executor.resume(job)?;
+    executor.watch(job)?;
+    let locks = job.locks.begin(executor.environment.locks(job.key));
+    locks.map_err(|error| format!("AGENTFLOW_LOCKS cannot be written: {error}"))?;
     let own_file = OwnFile::of(job, Instant::now());
     prepare(executor, job, &mut command);
     let mut spawned = command.spawn();

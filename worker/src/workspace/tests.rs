@@ -1,5 +1,6 @@
 //! Real repositories in temporary directories.
 
+mod changes;
 mod closing;
 mod opening;
 mod remotes;

@@ -15,6 +15,9 @@ use super::{filters, lock};
 /// A file in the worktree's git directory with the name of the task's branch.
 const MARK: &str = "agentflow.workspace";
 
+/// A file beside it with the commit that the worktree was made at.
+const BASE: &str = "agentflow.base";
+
 /// Branches that one task may leave behind in a repository.
 const BRANCHES: u32 = 100;
 
@@ -126,7 +129,7 @@ fn make(
         };
         // Files may take long, and nobody else minds them.
         drop(lock);
-        let ready = added.map_err(String::from).and_then(|_| fill(&git.elsewhere(root), &branch));
+        let ready = added.map_err(String::from).and_then(|_| fill(&git.elsewhere(root), &branch, base));
         if ready.is_err() {
             // Nobody has worked in it. What is not there any more need not be removed.
             let git = Git::exactly(&repository.common, None, &|| false);
@@ -143,9 +146,10 @@ fn make(
 }
 
 /// Writes the files of a new worktree, and says that it is ready.
-fn fill(git: &Git<'_>, branch: &str) -> Result<Ready, String> {
+fn fill(git: &Git<'_>, branch: &str, base: &str) -> Result<Ready, String> {
     filters::must_have_worked(&git.call(["reset", "--quiet", "--hard"]).run()?)?;
     let git_dir = git.call(["rev-parse", "--absolute-git-dir"]).run()?.path();
+    write(&git_dir.join(BASE), base)?;
     mark(&git_dir, branch)?;
     Ok(Ready { git_dir, branch: branch.to_owned() })
 }
@@ -171,8 +175,18 @@ fn is_branch_of(branch: &str, task: TaskId) -> bool {
 }
 
 fn mark(git_dir: &Path, branch: &str) -> Result<(), String> {
-    let path = git_dir.join(MARK);
-    fs::write(&path, format!("{branch}\n")).map_err(|error| format!("{}: {error}", path.display()))
+    write(&git_dir.join(MARK), branch)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, format!("{text}\n")).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The commit that a worktree was made at. Older workers did not write it down.
+pub(super) fn base(git_dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(git_dir.join(BASE)).ok()?;
+    Some(text.trim().to_owned())
+        .filter(|base| base.bytes().all(|byte| byte.is_ascii_hexdigit()) && !base.is_empty())
 }
 
 /// The worktree that has a branch checked out.

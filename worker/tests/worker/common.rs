@@ -11,14 +11,15 @@ use actix_web::rt::System;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use actix_web_actors::ws;
 use agentflow_core::ids::{Attempt, CheckpointId, Epoch, Fence, SessionEpoch, TaskId};
+use agentflow_core::lock::{LockFence, LockId};
 use agentflow_core::spec::{Payload, Spec};
 use agentflow_core::time::Wall;
 use agentflow_protocol::Problem;
 use agentflow_protocol::log_frame;
 use agentflow_protocol::saved::CHECKPOINT_NAME;
 use agentflow_protocol::worker::{
-    Ask, AskAnswer, AskBody, Assign, Assignment, AttemptKey, Finished, FromWorker, Given, Hello, Report,
-    ReportBody, ToWorker, Welcome,
+    Ask, AskAnswer, AskBody, Assign, Assignment, AttemptKey, Finished, FromWorker, Given, HeldLock, Hello,
+    Report, ReportBody, ToWorker, VERSION, Welcome,
 };
 use serde_json::value::RawValue;
 
@@ -43,6 +44,8 @@ pub(crate) struct State {
     /// Answer questions, well unless there is a reason not to.
     pub(crate) answer_asks: bool,
     pub(crate) refuse_asks: Option<Problem>,
+    /// Have those who ask for locks wait.
+    pub(crate) hold_locks: bool,
     pub(crate) closed: usize,
     /// Answer reports, log bytes, heartbeats.
     pub(crate) ack_reports: bool,
@@ -161,11 +164,11 @@ impl State {
                 self.ack_reports.then_some(ToWorker::Ack { up_to })
             }
             FromWorker::Asks { asks } => {
-                let answers = asks.iter().map(|ask| {
-                    let checkpoint = matches!(ask.body, AskBody::Checkpoint(_));
-                    let checkpoint = checkpoint.then_some(CheckpointId(ask.no));
-                    let given = self.refuse_asks.is_none().then_some(Given { checkpoint, at: Wall(0) });
-                    AskAnswer { no: ask.no, given, problem: self.refuse_asks.clone() }
+                let now =
+                    asks.iter().filter(|ask| !(self.hold_locks && matches!(ask.body, AskBody::Lock(_))));
+                let answers = now.map(|ask| match self.refuse_asks.clone() {
+                    None => given(ask),
+                    problem => AskAnswer { no: ask.no, given: None, problem },
                 });
                 let answers = answers.collect();
                 self.asks.extend(asks);
@@ -222,6 +225,32 @@ impl State {
         let pieces = self.logs.get(&TaskId(task)).into_iter().flat_map(BTreeMap::values);
         String::from_utf8_lossy(&pieces.flatten().copied().collect::<Vec<u8>>()).into_owned()
     }
+}
+
+/// What a question is answered with: a checkpoint or a lock with the number of the question.
+pub(crate) fn given(ask: &Ask) -> AskAnswer {
+    let mut given = Given { checkpoint: None, lock: None, at: Wall(0) };
+    match &ask.body {
+        AskBody::Checkpoint(_) => given.checkpoint = Some(CheckpointId(ask.no)),
+        AskBody::Lock(lock) => {
+            let mut id = [0; 16];
+            id[8..].copy_from_slice(&ask.no.to_be_bytes());
+            given.lock =
+                Some(HeldLock { id: LockId(id), repo: lock.repo.clone(), fence: LockFence(100 + ask.no) });
+        }
+        _ => {}
+    }
+    AskAnswer { no: ask.no, given: Some(given), problem: None }
+}
+
+/// What an attempt is given of the locks that its specification names.
+pub(crate) fn granted(spec: &Spec) -> Vec<HeldLock> {
+    let grant = |(n, entry): (u8, &agentflow_core::spec::SpecLocks)| HeldLock {
+        id: LockId([n; 16]),
+        repo: entry.repo.clone(),
+        fence: LockFence(n.into()),
+    };
+    (1..).zip(&spec.locks).map(grant).collect()
 }
 
 /// The double. It ends when it is dropped.
@@ -291,13 +320,14 @@ impl Master {
             served: HashMap::new(),
             answer_asks: true,
             refuse_asks: None,
+            hold_locks: false,
             closed: 0,
             ack_reports: true,
             ack_logs: true,
             ack_heartbeats: true,
             keep: true,
             refuse: None,
-            version: 3,
+            version: VERSION,
             epoch: 1,
             heartbeat_ms: 200,
             lease_ms: 10_000,
@@ -381,7 +411,8 @@ impl Master {
     pub(crate) fn assign(&self, specs: &[Spec], keys: impl IntoIterator<Item = (AttemptKey, u32)>) {
         let tasks = keys.into_iter().map(|(key, spec)| {
             let (rank, run, checkpoint, memory) = (0, None, None, false);
-            Assignment { key, spec, rank, run, checkpoint, memory }
+            let locks = granted(&specs[spec as usize]);
+            Assignment { key, spec, rank, run, checkpoint, memory, locks }
         });
         self.assign_as(specs, tasks.collect());
     }

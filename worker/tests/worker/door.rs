@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agentflow_core::checkpoint::{AskBody, Content, Whose};
 use agentflow_core::ids::CheckpointId;
+use agentflow_core::spec::Spec;
 use agentflow_protocol::Problem;
 use agentflow_protocol::worker::{Assignment, End};
 use serde_json::{Value, json};
@@ -25,15 +26,24 @@ pub(crate) struct Inside {
 impl Inside {
     /// Has an attempt begin and say where the door is.
     pub(crate) fn begin(master: &Master, dir: &TempDir, task: u64) -> Self {
+        Self::begin_with(master, dir, task, |_| {})
+    }
+
+    /// The same with a specification that is changed first.
+    pub(crate) fn begin_with(
+        master: &Master,
+        dir: &TempDir,
+        task: u64,
+        change: impl FnOnce(&mut Spec),
+    ) -> Self {
         let (told, gate) = (path(dir, &format!("told-{task}")), path(dir, &format!("gate-{task}")));
         let (told_text, gate_text) = (told.display(), gate.display());
-        master.assign_one(
-            task,
-            shell(&format!(
-                "printf '%s\\n%s' \"$AGENTFLOW_SOCKET\" \"$AGENTFLOW_ATTEMPT_KEY\" > {told_text}.new; \
-                 mv {told_text}.new {told_text}; while ! test -e {gate_text}; do sleep 0.01; done"
-            )),
-        );
+        let mut spec = shell(&format!(
+            "printf '%s\\n%s' \"$AGENTFLOW_SOCKET\" \"$AGENTFLOW_ATTEMPT_KEY\" > {told_text}.new; \
+             mv {told_text}.new {told_text}; while ! test -e {gate_text}; do sleep 0.01; done"
+        ));
+        change(&mut spec);
+        master.assign_one(task, spec);
         master.wait_for("it begins", |state| state.has_started(task));
         let text = wait_for_file(&told);
         let (socket, key) = text.split_once('\n').expect("two lines");
@@ -42,10 +52,24 @@ impl Inside {
         Self { stream: BufReader::new(stream), key: key.to_owned(), gate }
     }
 
+    /// Another connection of the same attempt.
+    pub(crate) fn another(&self) -> Self {
+        let address = self.stream.get_ref().peer_addr().expect("an address");
+        let stream = UnixStream::connect(address.as_pathname().expect("a path")).expect("a door");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        Self { stream: BufReader::new(stream), key: self.key.clone(), gate: self.gate.clone() }
+    }
+
     /// One line there and one back; the key is put in.
-    pub(crate) fn say(&mut self, mut line: Value) -> Value {
+    pub(crate) fn say(&mut self, line: Value) -> Value {
+        self.ask(line);
+        self.hear()
+    }
+
+    /// Only the line there.
+    pub(crate) fn ask(&mut self, mut line: Value) {
         line["key"] = self.key.clone().into();
-        self.say_raw(&line.to_string())
+        self.tell(&line.to_string());
     }
 
     fn say_raw(&mut self, line: &str) -> Value {
@@ -57,7 +81,7 @@ impl Inside {
         writeln!(self.stream.get_mut(), "{line}").expect("the door is open");
     }
 
-    fn hear(&mut self) -> Value {
+    pub(crate) fn hear(&mut self) -> Value {
         let mut answer = String::new();
         self.stream.read_line(&mut answer).expect("an answer");
         serde_json::from_str(&answer).expect("JSON")
@@ -78,7 +102,7 @@ fn wait_for_file(path: &Path) -> String {
     text.unwrap_or_default()
 }
 
-fn status(said: &Value) -> u64 {
+pub(crate) fn status(said: &Value) -> u64 {
     assert_eq!(said["ok"], false, "{said}");
     said["error"]["status"].as_u64().expect("a status")
 }
@@ -156,6 +180,9 @@ fn bad_lines_are_refused_by_name() {
     // More than a checkpoint may have: said before it is sent anywhere.
     let large = "x".repeat((16 << 20) + 1);
     assert_eq!(status(&inside.say(json!({"op": "checkpoint", "name": "n", "data": large}))), 413);
+    // More than a frame holds.
+    let large = "x".repeat(1 << 20);
+    assert_eq!(status(&inside.say(json!({"op": "remember", "name": "n", "value": large}))), 413);
     assert!(master.state().asks.is_empty());
     inside.end();
     assert_eq!(master.wait_end(1).end, End::Completed);
@@ -225,8 +252,9 @@ fn an_attempt_begins_at_its_checkpoint_with_its_memory() {
         run: None,
         checkpoint: Some(CheckpointId(7)),
         memory: true,
+        locks: Vec::new(),
     };
-    master.assign_as(&[spec.clone()], vec![task]);
+    master.assign_as(&[spec.clone()], vec![task.clone()]);
     let end = master.wait_end(1);
     assert_eq!(end.outcome.result.as_deref(), Some("half way\n{\"k\": 1}\nhalf way\n"), "{end:?}");
     // Without what it is to begin at, it does not begin.

@@ -14,7 +14,7 @@ fn a_worker_says_who_it_is() {
     let token_flags = ["--token-file", token.to_str().expect("text")];
     let _worker = Worker::start(&master, &path(&dir, "w"), &[&flags[..], &token_flags].concat());
     let hello = master.wait_hello(1);
-    assert_eq!((&*hello.worker, hello.version, hello.slots, hello.prefetch), ("w1", 3, 3, 64));
+    assert_eq!((&*hello.worker, hello.version, hello.slots, hello.prefetch), ("w1", 4, 3, 64));
     assert_eq!(hello.groups.iter().map(|group| &**group).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(hello.labels["os"], "linux");
     assert_eq!(hello.resources.gpus, 1);

@@ -4,6 +4,8 @@ mod common;
 mod door;
 mod kinds;
 mod life;
+mod locks;
 mod process;
 mod session;
 mod stopping;
+mod strays;

@@ -28,6 +28,7 @@ pub(super) fn is_waiting(
     tasks.get(task).is_some_and(|entry| {
         entry.class == class
             && entry.task.is_ready()
+            && !entry.parked
             && queue_key(entry.task.ready_at, entry.task.priority) == key
     })
 }
@@ -74,6 +75,9 @@ impl Kernel {
         step.urgent |= !matches!(event, TaskEvent::Started { .. } | TaskEvent::AskedBack);
         self.count(Some(before.status()), Some(after.status()));
         self.leave_place(step, id, &before, &after);
+        if let (Some(hold), None) = (before.hold(), after.hold()) {
+            self.leave_locks(step, id, hold.worker, event);
+        }
         if before.hold().is_some() && after.hold().is_none() && !after.status().is_settled() {
             // It was kept back for the attempt's sake.
             self.take_version(step, id, false);
@@ -230,10 +234,13 @@ impl Kernel {
             // Assignment takes the first of the queue itself.
             (Phase::Ready(_), Phase::Assigned(_)) if after.fence > before.fence => {}
             (Phase::Ready(_), _) => {
-                if let Some(entry) = self.tasks.get(id) {
+                if let Some(entry) = self.tasks.get(id)
+                    && !entry.parked
+                {
                     let (tasks, class) = (&self.tasks, entry.class);
                     self.classes.forget(class, |task, key| task != id && is_waiting(tasks, class, task, key));
                 }
+                self.leave_lock_queue(step, id);
             }
             (Phase::Blocked | Phase::Gate | Phase::Open(_) | Phase::Delayed(_) | Phase::Settled(_), _) => {}
         }
@@ -276,8 +283,22 @@ impl Kernel {
         }
     }
 
+    /// An attempt has left its worker's hands, and with it its locks. If it is lost, it cannot come back
+    /// without them: what it does from now on does not count.
+    fn leave_locks(&mut self, step: &mut Step, id: TaskId, worker: WorkerIndex, event: &TaskEvent) {
+        let had_locks = self.leave_attempt_locks(step, id, worker, event);
+        if had_locks
+            && let Some(entry) = self.tasks.get_mut(id)
+            && let Phase::Ready(orphan) | Phase::Delayed(orphan) = &mut entry.task.phase
+        {
+            *orphan = None;
+        }
+    }
+
     fn hand_over(&mut self, step: &mut Step, id: TaskId, worker: WorkerIndex, task: &Task) {
         self.hold(id, worker, Some(step.now.mono));
+        let needs_locks = self.tasks.get(id).is_some_and(|e| self.classes.get(e.class).requirement.locks);
+        let locks = if needs_locks { self.lock_for_attempt(step, id, task) } else { Vec::new() };
         let Some(entry) = self.tasks.get(id) else { return };
         let prepared = self.specs.get(entry.spec);
         let assigned = Assigned {
@@ -288,6 +309,7 @@ impl Kernel {
             run: self.runs.place(id).map(|place| place.run),
             checkpoint: self.saved.begin(id, prepared.spec.continue_from),
             remembers: self.saved.remembers(id, step.now.wall),
+            locks,
         };
         let worker = &mut self.workers[worker];
         worker.outbox.push(assigned);
@@ -367,6 +389,7 @@ impl Kernel {
             write.state.started_at = Some(parts.started_at);
         }
         self.saved.leave(id);
+        self.leave_task_locks(step, id, status);
         self.leave_versions(id);
         if let Some(entry) = self.tasks.remove(id) {
             self.specs.leave(entry.spec);

@@ -31,6 +31,7 @@ impl Kernel {
                 settled => return Err(format!("task {id} is {settled} and still in memory")),
             }
             match &entry.task.phase {
+                Phase::Ready(_) if entry.parked => {}
                 Phase::Ready(_) => {
                     *waiting.entry(entry.class).or_insert(0u32) += 1;
                     let key = queue_key(entry.task.ready_at, entry.task.priority);
@@ -63,6 +64,7 @@ impl Kernel {
         if self.specs.len() > self.tasks.len() + self.versions.waiting() {
             return Err("a specification outlived its tasks".to_owned());
         }
+        self.check_locks()?;
         self.check_saved()
     }
 

@@ -29,6 +29,8 @@ pub struct Requirement {
     pub sandbox: bool,
     /// Concurrency keys: not the worker's affair, but what cannot be had blocks nothing else.
     pub keys: Vec<Arc<str>>,
+    /// Whether it locks files: not the worker's affair either.
+    pub locks: bool,
 }
 
 impl Requirement {
@@ -45,13 +47,14 @@ impl Requirement {
             },
             sandbox: spec.sandbox == Sandbox::Required,
             keys: spec.concurrency_keys.iter().map(|key| key.as_str().into()).collect(),
+            locks: !spec.locks.is_empty(),
         }
     }
 
     /// A text that differs whenever the requirement does.
     fn key(&self) -> String {
-        let Self { group, labels, resources, handler, sandbox, keys } = self;
-        format!("{group:?} {labels:?} {resources:?} {handler:?} {sandbox} {keys:?}")
+        let Self { group, labels, resources, handler, sandbox, keys, locks } = self;
+        format!("{group:?} {labels:?} {resources:?} {handler:?} {sandbox} {keys:?} {locks}")
     }
 }
 
@@ -179,16 +182,16 @@ impl ClassTable {
         }
     }
 
-    /// The key of the first waiting task; drops husks on the way.
+    /// The first waiting task with its key; drops husks on the way.
     pub(crate) fn first(
         &mut self,
         index: ClassIndex,
         is_waiting: impl Fn(TaskId, i64) -> bool,
-    ) -> Option<i64> {
+    ) -> Option<(i64, TaskId)> {
         let class = self.get_mut(index);
         while let Some(Reverse((key, task))) = class.queue.peek() {
             if is_waiting(*task, *key) {
-                return Some(*key);
+                return Some((*key, *task));
             }
             class.queue.pop();
         }

@@ -23,6 +23,7 @@ mod apply;
 mod check;
 pub(crate) mod classes;
 mod keys;
+mod locks;
 mod parked;
 mod place;
 mod prepared;
@@ -51,18 +52,21 @@ use std::sync::Arc;
 
 pub use classes::Requirement;
 pub use keys::KeyInfo;
+pub use locks::LockSecret;
 pub use recovery::{RecoveryError, RecoveryPlan};
 pub use schedules::{SavedSchedule, Scheduled};
 pub use words::{
-    Again, Answer, Assigned, Effect, Fork, Input, LoadedRun, LoadedTask, MakeTask, NewRun, NewTask,
-    NewVersion, NodeWhy, Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request, RestoreRequest,
-    RunAction, RunWhy, SaveRequest, SavedRun, Stats, SubmitKey, UpgradeRun, WorkerInfo,
+    Again, Answer, Assigned, Effect, Fork, Input, LoadedRun, LoadedTask, LockFilter, LockRequest, MakeTask,
+    NewRun, NewTask, NewVersion, NodeWhy, Output, Predecessor, PreparedRun, PreparedSpec, Reply, Request,
+    RestoreRequest, RunAction, RunWhy, SaveRequest, SavedRun, Stats, SubmitKey, Unlock, UpgradeRun,
+    WaitingLock, WorkerInfo,
 };
 
 use crate::batch::{Batch, Counters};
 use crate::event::{Event, Happening, Subject};
-use crate::ids::{Epoch, RunId, TaskId};
+use crate::ids::{Epoch, RunId, SpaceId, TaskId};
 use crate::limits;
+use crate::lock::PathLock;
 use crate::task::WorkerIndex;
 use crate::time::Now;
 
@@ -75,6 +79,8 @@ pub struct Settings {
     pub lease_margin_ms: u64,
     /// Tasks that may be live at once.
     pub live_tasks: usize,
+    /// What makes the ids of locks unguessable.
+    pub lock_secret: LockSecret,
 }
 
 impl Default for Settings {
@@ -83,6 +89,7 @@ impl Default for Settings {
             lease_ms: limits::LEASE_MS,
             lease_margin_ms: limits::LEASE_MARGIN_MS,
             live_tasks: limits::LIVE_TASKS,
+            lock_secret: LockSecret::default(),
         }
     }
 }
@@ -98,6 +105,7 @@ pub struct Kernel {
     workers: workers::WorkerTable,
     keys: submit::RecentKeys,
     concurrency: keys::Keys,
+    locks: locks::Locks,
     timers: timers::Timers,
     parked: parked::Parked,
     counters: Counters,
@@ -135,6 +143,8 @@ struct Step {
     woken: BTreeSet<classes::ClassIndex>,
     /// Tasks that have ended in this step, of which somebody may want to know.
     ended: VecDeque<runs::Ended>,
+    /// What is locked no more, or waited for no more, and where.
+    freed: Vec<(SpaceId, Arc<[PathLock]>)>,
     /// Runs that are to be looked at.
     runs: BTreeSet<RunId>,
     /// Nodes of runs on which this step has decided.
@@ -151,6 +161,7 @@ impl Step {
             hungry: BTreeSet::new(),
             woken: BTreeSet::new(),
             ended: VecDeque::new(),
+            freed: Vec::new(),
             runs: BTreeSet::new(),
             nodes: 0,
         }
@@ -180,6 +191,7 @@ impl Kernel {
             workers: workers::WorkerTable::default(),
             keys: submit::RecentKeys::default(),
             concurrency: keys::Keys::default(),
+            locks: locks::Locks::new(settings.lock_secret),
             timers: timers::Timers::default(),
             parked: parked::Parked::default(),
             counters: Counters::default(),
@@ -226,12 +238,26 @@ impl Kernel {
             Input::Disconnected { session } => self.on_disconnected(&mut step, session),
             Input::Loaded { asked, tasks } => self.on_loaded(&mut step, &asked, tasks),
             Input::RunLoaded { run, loaded } => self.on_run_loaded(&mut step, run, loaded),
+            Input::Abandoned { reply } => self.on_abandoned(&mut step, reply),
             Input::Pruned(removed) => self.on_pruned(removed),
             Input::Tick => self.on_tick(&mut step),
         }
         self.follow(&mut step);
-        self.place(&mut step);
+        self.hand_out(&mut step);
         self.conclude(step)
+    }
+
+    /// Hands out locks and tasks. Locks first, so that whoever waited for what has become free is served
+    /// before somebody takes it who comes now; and again when a task got the last slot, since those that
+    /// could not begin then stand in nobody's way any more.
+    fn hand_out(&mut self, step: &mut Step) {
+        loop {
+            self.serve_waiters(step);
+            self.place(step);
+            if !self.serve_behind_tasks(step) {
+                break;
+            }
+        }
     }
 
     /// Numbers the step if it changed anything, and parks its effects.

@@ -18,7 +18,6 @@ use super::{Kernel, Step};
 use crate::batch::OutcomeChange;
 use crate::ids::TaskId;
 use crate::task::{Command, TaskEvent, WorkerIndex};
-use crate::time::Mono;
 
 /// What a worker's free hands are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +35,7 @@ impl Kernel {
             return;
         }
         let hungry: Vec<WorkerIndex> = std::mem::take(&mut step.hungry).into_iter().collect();
+        step.woken.clear();
         self.fill(step, &hungry, Room::Slot);
         self.fill(step, &hungry, Room::Credit);
         for &index in &hungry {
@@ -65,7 +65,7 @@ impl Kernel {
             .map(|index| Reverse((self.workers[*index].load(), *index)))
             .collect();
         while let Some(Reverse((_, index))) = takers.pop() {
-            let Some(task) = self.next_for(index, room, step.now.mono) else { continue };
+            let Some(task) = self.next_for(step, index, room) else { continue };
             let event = TaskEvent::Assigned { worker: index, at: step.now.wall };
             self.happen(step, task, &event, OutcomeChange::Keep);
             if has_room(self, index) {
@@ -75,11 +75,11 @@ impl Kernel {
     }
 
     /// Takes the task that a worker should have next out of its queue.
-    fn next_for(&mut self, index: WorkerIndex, room: Room, now: Mono) -> Option<TaskId> {
+    fn next_for(&mut self, step: &mut Step, index: WorkerIndex, room: Room) -> Option<TaskId> {
         let groups = self.workers[index].served.len();
         for offset in 0..groups {
             let group = (self.workers[index].turn + offset) % groups;
-            if let Some(class) = self.first_class(index, group, room, now) {
+            if let Some(class) = self.first_class(step, index, group, room) {
                 self.workers[index].turn = (group + 1) % groups;
                 return self.classes.pop(class);
             }
@@ -89,10 +89,18 @@ impl Kernel {
 
     /// Of a group's classes that the worker can run now, the one whose first task is the most
     /// urgent.
-    fn first_class(&mut self, index: WorkerIndex, group: usize, room: Room, now: Mono) -> Option<ClassIndex> {
+    fn first_class(
+        &mut self,
+        step: &mut Step,
+        index: WorkerIndex,
+        group: usize,
+        room: Room,
+    ) -> Option<ClassIndex> {
+        let now = step.now.mono;
         let worker = &self.workers[index];
         let mut best: Option<(i64, ClassIndex)> = None;
         let mut waiting = Vec::new();
+        let mut locking = Vec::new();
         for &class in &worker.served[group] {
             if self.classes.get(class).waiting() == 0 {
                 continue;
@@ -113,9 +121,23 @@ impl Kernel {
             if !resources.is_empty() && (room == Room::Credit || !resources.fits(&worker.free)) {
                 continue;
             }
+            if requirement.locks {
+                // Neither are locks.
+                if room == Room::Slot {
+                    locking.push(class);
+                }
+                continue;
+            }
             let tasks = &self.tasks;
             let first = self.classes.first(class, |task, key| is_waiting(tasks, class, task, key));
-            if let Some(key) = first
+            if let Some((key, _)) = first
+                && best.is_none_or(|(least, _)| key < least)
+            {
+                best = Some((key, class));
+            }
+        }
+        for class in locking {
+            if let Some(key) = self.first_with_locks(step, class)
                 && best.is_none_or(|(least, _)| key < least)
             {
                 best = Some((key, class));
@@ -125,6 +147,19 @@ impl Kernel {
             self.await_keys(now, class);
         }
         best.map(|(_, class)| class)
+    }
+
+    /// The first of a class whose locks can be granted now. Those before it are parked until that may be
+    /// so for them.
+    fn first_with_locks(&mut self, step: &mut Step, class: ClassIndex) -> Option<i64> {
+        loop {
+            let tasks = &self.tasks;
+            let first = self.classes.first(class, |task, key| is_waiting(tasks, class, task, key));
+            let (key, task) = first?;
+            if self.can_lock_or_park(step, task) {
+                return Some(key);
+            }
+        }
     }
 
     /// Puts the workers that serve a class on the list of those to look at.

@@ -16,7 +16,9 @@ use super::table::Entry;
 use super::words::{MakeTask, Output, PreparedSpec};
 use super::workers::Worker;
 use super::{Kernel, Settings, Step};
-use crate::batch::{Counters, KeyLimitRow, LiveRelation, SavedTask, SpecRow, TaskRow, Waits, WorkerRow};
+use crate::batch::{
+    Counters, KeyLimitRow, LiveRelation, LockRow, LockSpaceRow, SavedTask, SpecRow, TaskRow, Waits, WorkerRow,
+};
 use crate::ids::{Epoch, RunId, SpecHash, TaskId};
 use crate::memory::Memory;
 use crate::spec::Payload;
@@ -55,6 +57,8 @@ pub struct RecoveryPlan {
     schedules: Vec<SavedSchedule>,
     saved: Vec<(TaskId, SavedTask)>,
     memories: Vec<(RunId, Memory)>,
+    lock_spaces: Vec<LockSpaceRow>,
+    locks: Vec<LockRow>,
 }
 
 #[derive(Debug)]
@@ -141,6 +145,14 @@ impl RecoveryPlan {
         self
     }
 
+    /// And the repositories in which something was locked, and the locks that are held.
+    #[must_use]
+    pub fn with_locks(mut self, spaces: Vec<LockSpaceRow>, held: Vec<LockRow>) -> Self {
+        self.lock_spaces = spaces;
+        self.locks = held;
+        self
+    }
+
     /// And the limits of concurrency keys.
     #[must_use]
     pub fn with_key_limits(mut self, rows: Vec<KeyLimitRow>) -> Self {
@@ -184,6 +196,7 @@ impl Kernel {
             kernel.restore(&mut step, row, place, spec);
         }
         kernel.restore_saved(plan.saved, plan.memories);
+        kernel.restore_locks(&mut step, plan.lock_spaces, plan.locks);
         kernel.restore_relations(plan.relations);
         kernel.restore_runs(&mut step, plan.runs, nodes);
         kernel.restore_schedules(&mut step, plan.schedules);
@@ -245,7 +258,7 @@ impl Kernel {
             self.relations.hold(id);
         }
         let (is_ready, is_delayed) = (task.is_ready(), matches!(task.phase, Phase::Delayed(_)));
-        self.tasks.insert(id, Entry { task, spec, class });
+        self.tasks.insert(id, Entry { task, spec, class, parked: false });
         if let Some(hold) = hold {
             let keys = &self.classes.get(class).requirement.keys;
             self.concurrency.take(id, keys, None);

@@ -113,6 +113,21 @@ impl Kernel {
             Request::WhyRun { run } => self.why_run(run, step.now).map(Answer::WhyRun),
             Request::Why { task } => self.why(task, step.now).map(|why| Answer::Why(Box::new(why))),
             Request::Stats => Ok(Answer::Stats(Box::new(self.stats()))),
+            Request::Lock { want, wait_ms } => {
+                if let Some(reply) = self.on_lock(step, to, *want, wait_ms) {
+                    reply
+                } else {
+                    return;
+                }
+            }
+            Request::LockEach(wants) => Ok(self.on_lock_each(step, to, wants)),
+            Request::Unlock(unlocks) => Ok(self.on_unlock(step, unlocks)),
+            Request::UnlockBy { owner, repo, path } => {
+                self.unlock_by(step, &owner, repo.as_ref(), path.as_ref()).map(Answer::Released)
+            }
+            Request::Renew { lock, fence, ttl_ms } => self.renew_lock(step, lock, fence, ttl_ms),
+            Request::Break { lock, reason } => self.break_lock(step, lock, &reason),
+            Request::Locks(filter) => Ok(self.lock_list(&filter)),
             Request::Workers => Ok(Answer::Workers(self.workers.infos())),
             Request::Drain { worker } => self.drain(step, &worker).map(|()| Answer::Done),
             Request::WorkerDead { worker, boot } => {
@@ -171,7 +186,8 @@ impl Kernel {
     /// Has a task require something else; if it is in a queue, it must be queued again.
     pub(super) fn reclass(&mut self, step: &mut Step, id: TaskId, requirement: Requirement, is_queued: bool) {
         let Some(entry) = self.tasks.get(id) else { return };
-        let old = entry.class;
+        let (old, is_queued) = (entry.class, is_queued && !entry.parked);
+        self.leave_lock_queue(step, id);
         let class = self.enter_class(step, requirement);
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.class = class;
@@ -382,7 +398,7 @@ impl Kernel {
         self.versions.enter(id, state.version);
         // Its text is in the database for as long as the task is.
         let (spec, _) = self.specs.enter(prepared);
-        self.tasks.insert(id, table::Entry { task, spec, class });
+        self.tasks.insert(id, table::Entry { task, spec, class, parked: false });
     }
 
     fn drain(&mut self, step: &mut Step, name: &Arc<str>) -> Result<(), Rejection> {

@@ -119,15 +119,18 @@ impl Kernel {
         // A socket that was superseded has nothing more to say; its successor says it again.
         let Some(worker) = self.workers.of_session(session) else { return };
         self.renew_lease(step.now, worker);
-        let answers = asks.into_iter().map(|ask| {
+        let mut answers = Vec::with_capacity(asks.len());
+        for ask in asks {
             let no = ask.no;
-            (no, self.answer(step, worker, ask))
-        });
-        let answers = answers.collect();
-        step.effects.push(Effect::Answers { session, answers });
+            answers.extend(self.answer(step, worker, ask).transpose().map(|answer| (no, answer)));
+        }
+        if !answers.is_empty() {
+            step.effects.push(Effect::Answers { session, answers });
+        }
     }
 
-    fn answer(&mut self, step: &mut Step, worker: WorkerIndex, ask: Ask) -> Result<Given, Rejection> {
+    /// Nothing means that it is answered later: the attempt waits for a lock.
+    fn answer(&mut self, step: &mut Step, worker: WorkerIndex, ask: Ask) -> Result<Option<Given>, Rejection> {
         let Ask { no, key, body } = ask;
         self.check_current(worker, key)?;
         let at = step.now.wall;
@@ -145,17 +148,19 @@ impl Kernel {
                     Some(_) => None,
                     None => Some(self.save(step, key.task, *checkpoint, (key.fence, no))?),
                 };
-                Ok(Given { checkpoint: id, at })
+                Ok(Some(Given { checkpoint: id, lock: None, at }))
             }
             AskBody::Remember { whose, name, value, ttl_ms } => {
                 let owner = self.owner(key.task, whose)?;
                 self.remember(step, owner, name, Some(value), ttl_ms)?;
-                Ok(Given { checkpoint: None, at })
+                Ok(Some(Given { checkpoint: None, lock: None, at }))
             }
+            AskBody::Lock(ask) => self.on_lock_ask(step, key, no, *ask).transpose(),
+            AskBody::Unlock { lock } => self.on_unlock_ask(step, key, lock).map(Some),
             AskBody::Forget { whose, name } => {
                 let owner = self.owner(key.task, whose)?;
                 self.remember(step, owner, name, None, None)?;
-                Ok(Given { checkpoint: None, at })
+                Ok(Some(Given { checkpoint: None, lock: None, at }))
             }
         }
     }

@@ -44,6 +44,9 @@ impl Kernel {
             self.write_worker(step, index);
         }
         let (keep, stop) = self.reconcile(step, index, hello, is_reborn);
+        // It hears nothing before its welcome; after that it asks again what it still wants to know.
+        step.effects
+            .retain(|effect| !matches!(effect, Effect::Answers { session: to, .. } if *to == session));
         self.recount_free(index);
         // What it was told while it was away, or what was lost on the way.
         let cancelling = self.held_of(&keep, |hold| hold.cancelling);

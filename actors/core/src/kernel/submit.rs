@@ -205,7 +205,7 @@ impl Kernel {
         }
         let (ready, milestone) = (task.is_ready(), new.spec.spec.payload == Payload::Milestone);
         self.count(None, Some(task.status()));
-        self.tasks.insert(id, Entry { task, spec, class });
+        self.tasks.insert(id, Entry { task, spec, class, parked: false });
         let happening = Happening::TaskCreated {
             group: new.group,
             priority: new.priority,

@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     pub(crate) task: Task,
     pub(crate) spec: SpecIndex,
     pub(crate) class: ClassIndex,
+    /// Whether it is ready and waits for locks outside of its class's queue.
+    pub(crate) parked: bool,
 }
 
 const _: () = assert!(size_of::<Option<Entry>>() <= 104);

@@ -5,6 +5,7 @@ mod found;
 mod found_saved;
 mod found_upgrades;
 mod keys;
+mod locks;
 mod queue;
 mod relations;
 mod rerun;

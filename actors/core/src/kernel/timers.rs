@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Kernel, Step};
 use crate::batch::OutcomeChange;
-use crate::ids::{RunId, TaskId};
+use crate::ids::{LockNumber, RunId, TaskId};
 use crate::limits;
 use crate::task::{Command, Phase, WorkerIndex};
 use crate::time::Mono;
@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     Run(RunId),
     /// A key's rate may allow another attempt.
     Key(Arc<str>),
+    /// A lock may end, or somebody may have waited long enough for one.
+    Lock(LockNumber),
     /// A schedule's time may have come.
     Schedule(Arc<str>),
     /// Idle workers may take over what waits at busy ones.
@@ -68,6 +70,7 @@ impl Kernel {
                 Timer::QueueTimeout(task) => self.expire_queue(step, task),
                 Timer::Lease(worker) => self.check_lease(step, worker),
                 Timer::Key(name) => self.wake_key(step, &name),
+                Timer::Lock(number) => self.check_lock_time(step, number),
                 Timer::Schedule(name) => self.check_schedule(step, &name),
                 Timer::Run(run) => drop(step.runs.insert(run)),
                 Timer::Rebalance => {

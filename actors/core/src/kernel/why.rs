@@ -31,6 +31,7 @@ impl Kernel {
             Phase::Delayed(_) => vec![Self::delayed(task.failures, task.ready_at, now)],
             Phase::Ready(_) => {
                 let mut reasons = self.lacking_keys(&requirement.keys, now);
+                reasons.extend(self.lacking_locks(id));
                 if reasons.is_empty() {
                     reasons = self.unplaced(requirement, task.ready_at);
                 }

@@ -1,12 +1,13 @@
 //! What goes into the kernel and what comes out of it.
 
+mod locks;
 mod request;
 
 use std::sync::Arc;
 
 use crate::attempt::{AttemptKey, Hello, Report};
 use crate::batch::{Batch, RelationRow, SavedTask, SettledCounts, TaskRow};
-use crate::checkpoint::{Ask, Given};
+use crate::checkpoint::{Ask, Given, HeldLock};
 use crate::ids::{CheckpointId, DecisionNumber, ReplyTo, RunId, SessionEpoch, SpecHash, TaskId};
 use crate::rejection::Rejection;
 use crate::time::Mono;
@@ -16,6 +17,7 @@ pub use super::relations::Predecessor;
 pub use super::runs::{
     Again, Fork, LoadedRun, MakeTask, NewRun, PreparedRun, RunAction, SavedRun, UpgradeRun,
 };
+pub use locks::{LockFilter, LockRequest, Unlock, WaitingLock};
 pub use request::{
     Answer, NewTask, NewVersion, NodeWhy, Reply, Request, RestoreRequest, RunWhy, SaveRequest, Stats,
     SubmitKey, WorkerInfo,
@@ -99,6 +101,11 @@ pub enum Input {
         /// Its rows.
         loaded: Option<Box<LoadedRun>>,
     },
+    /// Whoever asked has gone: if he waits for a lock, he loses his place.
+    Abandoned {
+        /// Who.
+        reply: ReplyTo,
+    },
     /// Retention has removed settled tasks.
     Pruned(SettledCounts),
     /// Everything up to that decision is durable.
@@ -124,6 +131,8 @@ pub struct Assigned {
     pub checkpoint: Option<CheckpointId>,
     /// Whether the task remembers something.
     pub remembers: bool,
+    /// The locks that its specification names, in their order.
+    pub locks: Vec<HeldLock>,
 }
 
 /// What the shell has to do. Effects of a decision come out once it is durable.

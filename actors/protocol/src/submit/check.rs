@@ -7,7 +7,8 @@ use agentflow_core::limits;
 use agentflow_core::spec::{Payload, Resources, RetryPolicy, Spec, Worktree};
 
 use super::{
-    ResourcesBody, RetryBody, Sources, TaskBody, TaskRef, WorktreeBody, check_idempotency_key, check_name,
+    Priority, ResourcesBody, RetryBody, Sources, TaskBody, TaskRef, WorktreeBody, check_idempotency_key,
+    check_name,
 };
 use crate::problem::FieldError;
 
@@ -26,28 +27,47 @@ pub(crate) fn check_inner_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Wrong fields that are named in one answer. A list may have ten thousand of them.
+const ERRORS: usize = 100;
+
 /// Collects the errors of one body.
-pub(super) struct Check<'a> {
-    pub(super) at: &'a str,
-    pub(super) errors: Vec<FieldError>,
+pub(crate) struct Check<'a> {
+    pub(crate) at: &'a str,
+    pub(crate) errors: Vec<FieldError>,
 }
 
 impl Check<'_> {
-    pub(super) fn wrong(&mut self, field: &str, detail: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, field: &str, detail: impl Into<String>) {
         let slash = if field.is_empty() { "" } else { "/" };
         self.errors.push(FieldError { pointer: format!("{}{slash}{field}", self.at), detail: detail.into() });
     }
 
+    /// Whether so much is wrong that looking on says no more.
+    pub(crate) fn is_enough(&self) -> bool {
+        self.errors.len() >= ERRORS
+    }
+
     /// PostgreSQL stores no NUL in text, and no process takes one in its arguments.
-    pub(super) fn clean(&mut self, field: &str, text: &str) {
+    pub(crate) fn clean(&mut self, field: &str, text: &str) {
         if text.contains('\0') {
             self.wrong(field, "holds a NUL character");
         }
     }
 
-    pub(super) fn name(&mut self, field: &str, name: &str) {
+    pub(crate) fn name(&mut self, field: &str, name: &str) {
         if let Err(why) = check_name(name) {
             self.wrong(field, why);
+        }
+    }
+
+    /// 50 when absent.
+    pub(crate) fn priority(&mut self, priority: Option<&Priority>) -> u8 {
+        match priority.map_or(Ok(50), Priority::number) {
+            Ok(number) => number,
+            Err(why) => {
+                self.wrong("priority", why);
+                0
+            }
         }
     }
 
@@ -58,7 +78,7 @@ impl Check<'_> {
         self.clean(field, path);
     }
 
-    pub(super) fn idempotency_key(&mut self, key: &str) {
+    pub(crate) fn idempotency_key(&mut self, key: &str) {
         if let Err(why) = check_idempotency_key(key) {
             self.wrong("idempotency_key", why);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::batch::{KeyHash, KeyLimitRow, ScheduleRow, SettledCounts};
+use crate::batch::{KeyHash, KeyLimitRow, LockRow, ScheduleRow, SettledCounts};
 use crate::checkpoint::NewCheckpoint;
 use crate::ids::{BootId, CheckpointId, Fence, RunId, SpecHash, TaskId};
 use crate::kernel::keys::KeyInfo;
@@ -11,6 +11,8 @@ use crate::kernel::prepared::PreparedSpec;
 use crate::kernel::relations::Predecessor;
 use crate::kernel::runs::{Again, Fork, NewRun, RunAction, UpgradeRun};
 use crate::kernel::schedules::SavedSchedule;
+use crate::kernel::words::{LockFilter, LockRequest, Unlock, WaitingLock};
+use crate::lock::{LockFence, LockId, LockOwner, LockPath, Repository};
 use crate::memory::{Memory, Owner};
 use crate::rejection::Rejection;
 use crate::relation::Relation;
@@ -234,6 +236,45 @@ pub enum Request {
     },
     /// Count.
     Stats,
+    /// Lock files; [`Answer::Locked`].
+    Lock {
+        /// What.
+        want: Box<LockRequest>,
+        /// How long to wait for it; 0 is a try.
+        wait_ms: u64,
+    },
+    /// Lock files for many, each by itself and without waiting; [`Answer::Locks`].
+    LockEach(Vec<LockRequest>),
+    /// Give locks back; [`Answer::Unlocked`].
+    Unlock(Vec<Unlock>),
+    /// Give back what an owner holds: of one repository if that is named, at one path if that is;
+    /// [`Answer::Released`].
+    UnlockBy {
+        /// Whose.
+        owner: LockOwner,
+        /// Where.
+        repo: Option<Repository>,
+        /// Which.
+        path: Option<LockPath>,
+    },
+    /// Hold a lock longer; [`Answer::Locked`].
+    Renew {
+        /// Which.
+        lock: LockId,
+        /// Its number, which must be right.
+        fence: LockFence,
+        /// How long from now; as before when absent. `Some(None)` is for ever.
+        ttl_ms: Option<Option<u64>>,
+    },
+    /// Take a lock away from its owner; [`Answer::Locked`].
+    Break {
+        /// Which.
+        lock: LockId,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// List the locks that are held, and who waits; [`Answer::LockList`].
+    Locks(LockFilter),
     /// List the workers.
     Workers,
     /// Give a worker no new work.
@@ -320,6 +361,23 @@ pub enum Answer {
     Why(Box<Why>),
     /// The counts.
     Stats(Box<Stats>),
+    /// A lock as it is now.
+    Locked(Box<LockRow>),
+    /// What became of each request.
+    Locks(Vec<Result<LockRow, Rejection>>),
+    /// What became of each lock that was to be given back.
+    Unlocked(Vec<Result<(), Rejection>>),
+    /// So many locks were given back.
+    Released(u32),
+    /// Locks.
+    LockList {
+        /// Those that are held, by number.
+        locks: Vec<LockRow>,
+        /// Those who wait, in the order of their turns; the first hundred.
+        waiting: Vec<WaitingLock>,
+        /// Whether there are more that are held.
+        more: bool,
+    },
     /// The workers, by name.
     Workers(Vec<WorkerInfo>),
     /// It is so.
