@@ -225,6 +225,9 @@ pub(crate) fn pointer_of(path: &serde_path_to_error::Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use agentflow_core::lock::{LockFence, LockId, LockMode, LockOwner, LockPath};
+    use agentflow_core::rejection::{Holder, Locked};
+
     use super::*;
 
     #[derive(Deserialize, Debug)]
@@ -242,6 +245,35 @@ mod tests {
         assert_eq!(problem.errors[0].pointer, "/a~1b/1");
         let problem = read_json::<Body>(br#"{"a/b": [], "c": 1}"#).expect_err("c is unknown");
         assert!(problem.errors[0].detail.contains("unknown field `c`"), "{problem:?}");
+    }
+
+    #[test]
+    fn who_stands_in_the_way_is_a_member() {
+        let holder = Holder {
+            lock: Some((LockId([7; 16]), LockFence(3))),
+            owner: LockOwner::Named("alice".into()),
+            path: LockPath::new("src/**").expect("a path"),
+            mode: LockMode::Write,
+            expires_at: None,
+        };
+        let locked = Locked { holders: vec![holder], position: 2, waited: false };
+        let problem = Problem::of(&Rejection::Locked(Box::new(locked)));
+        let json = serde_json::to_value(&problem).expect("plain data");
+        assert_eq!((&json["position"], &json["holders"][0]["owner"]), (&2.into(), &"alice".into()));
+        assert_eq!(serde_json::from_value::<Problem>(json).expect("its own text"), problem);
+        assert_eq!((problem.holders().len(), problem.uncovered().len()), (1, 0));
+        let plain = Problem::new(404, "not_found", "there is none");
+        let json = serde_json::to_value(&plain).expect("plain data");
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(4), "{json}");
+        assert_eq!(serde_json::from_value::<Problem>(json).expect("its own text"), plain);
+    }
+
+    #[test]
+    fn paths_without_a_lock_are_named() {
+        let one = |path: &str| Uncovered { path: path.to_owned(), reason: "has none".to_owned() };
+        let problem = Problem::not_covered(["a", "b", "c", "d", "e"].map(one).into());
+        assert_eq!(problem.uncovered().len(), 5);
+        assert!(problem.detail.contains("'c' has none; and 2 more"), "{problem}");
     }
 
     #[test]

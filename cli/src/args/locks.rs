@@ -74,7 +74,7 @@ pub(crate) struct LockPlace {
 /// By whom.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct LockOwnerFlag {
-    /// Whose lock it is [default: $AGENTFLOW_OWNER, else USER@HOST]
+    /// Whose lock it is; `$AGENTFLOW_OWNER` unless given, else USER@HOST
     #[arg(long, value_name = "NAME")]
     pub(crate) owner: Option<String>,
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::inside::own_task;
+use crate::who::named;
 use crate::working_copy::WorkingCopy;
 
 /// The file in which a worker keeps the locks of an attempt, by the name of its variable.
@@ -74,12 +75,9 @@ impl Own {
     /// When it cannot be read what is held.
     pub(crate) fn of(copy: &WorkingCopy) -> Result<Self, Error> {
         let attempt = declared().map_or_else(|| Ok(Vec::new()), |path| read(&path))?;
-        let person = copy.record().read()?.into_iter().map(|lock| OwnLock {
-            id: lock.id,
-            repo: lock.repo,
-            fence: lock.fence,
-            paths: lock.paths,
-        });
+        let noted = copy.record().read()?.into_iter().filter(|lock| is_mine(&lock.owner));
+        let person =
+            noted.map(|lock| OwnLock { id: lock.id, repo: lock.repo, fence: lock.fence, paths: lock.paths });
         let all = attempt.into_iter().map(|lock| (By::Attempt, lock));
         let all = all.chain(person.map(|lock| (By::Person, lock)));
         Ok(Self::new(&copy.repo, copy.ignore_case, all))
@@ -149,6 +147,13 @@ impl Own {
     pub(crate) fn elsewhere(&self) -> &[Repository] {
         &self.elsewhere
     }
+}
+
+/// Whether a lock that is noted in the working copy is for this shell. What a person has locked there is
+/// not for a task that works in the same place, nor for another shell that has a name of its own.
+fn is_mine(owner: &str) -> bool {
+    let task = own_task().map(|task| format!("task:{task}"));
+    task.or_else(named).is_none_or(|me| me == owner)
 }
 
 /// What a worker has written down for its attempt.

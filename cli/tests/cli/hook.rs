@@ -201,6 +201,19 @@ fn the_environment_goes_before_the_repository() {
 }
 
 #[test]
+fn a_lock_of_the_same_working_copy_is_not_everybody_s() {
+    let named = |repository: Repository| {
+        repository.marker("mode = \"enforce\"\n");
+        repository.note(17, "src/**");
+        repository.edit("src/a.rs")
+    };
+    named(Repository::new()).code(0);
+    named(Repository::new().with("AGENTFLOW_OWNER", "ann@here")).code(0);
+    named(Repository::new().with("AGENTFLOW_OWNER", "bob")).code(2);
+    named(Repository::new().in_attempt(&[(18, "docs/**")])).code(2);
+}
+
+#[test]
 fn a_task_whose_locks_are_of_another_repository_is_told_so() {
     let repository = Repository::new().in_attempt(&[]);
     let locks =

@@ -1,6 +1,6 @@
 //! File locks: who may change which files of a repository, and until when.
 //!
-//! A [`Repository`] has one [`space::LockSpace`], which alone decides. A grant is for all paths that
+//! A [`Repository`] has one `LockSpace`, which alone decides. A grant is for all paths that
 //! were asked for or for none; it carries a [`LockFence`], which rises strictly within its repository, so
 //! that what was done under a lock that is lost can be told from what was done under one that is held.
 //! This module knows names, overlap and order; tasks, clocks and rows are the kernel's.
