@@ -35,8 +35,17 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What the core may use: data structures and their encodings, nothing that acts.
-const CORE_USES: &[&str] =
-    &["agentflow-workflow", "petgraph", "rustc-hash", "serde", "serde_json", "sha2", "thiserror", "base64"];
+const CORE_USES: &[&str] = &[
+    "agentflow-workflow",
+    "petgraph",
+    "rustc-hash",
+    "serde",
+    "serde_json",
+    "sha2",
+    "thiserror",
+    "base64",
+    "unicode-normalization",
+];
 
 /// What the reader of workflows may use: parsers, an engine for expressions, data structures.
 const WORKFLOW_USES: &[&str] =

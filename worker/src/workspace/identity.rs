@@ -38,7 +38,7 @@ pub(super) fn repository(git: &Git<'_>, root: &Path) -> Result<Option<Repository
         return Ok(Repository::new(origin).ok());
     }
     // A relative one begins at the first of all worktrees, so that they agree.
-    let common = common(git, root)?;
+    let common = common(&git.elsewhere(root), root)?;
     let home = common.parent().filter(|_| common.ends_with(".git")).unwrap_or(root);
     let path = home.join(origin);
     Ok(Repository::new(&file_url(&fs::canonicalize(&path).unwrap_or(path))).ok())
