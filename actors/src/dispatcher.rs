@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   HTTP ──Ask──► Dispatcher ──step──► kernel
-//!   HTTP ──Lock─► Dispatcher (each has a conversation of its own)
+//!   HTTP ──AskLock──► Dispatcher (each has a conversation of its own)
 //!   Store ──FromStore──►       (effects go out)
 //! ```
 //!
@@ -21,7 +21,7 @@ use agentflow_core::time::Mono;
 use tokio::sync::oneshot;
 
 use crate::hub::Segment;
-use crate::lock::{self, Lock};
+use crate::lock::{self, AskLock};
 use crate::run;
 use crate::scheduler::Scheduler;
 use crate::store::FromStore;
@@ -128,10 +128,10 @@ impl Handler<Ask> for Dispatcher {
     }
 }
 
-impl Handler<Lock> for Dispatcher {
+impl Handler<AskLock> for Dispatcher {
     type Result = ();
 
-    fn handle(&mut self, request: Lock, _: &mut Context<Self>) {
+    fn handle(&mut self, request: AskLock, _: &mut Context<Self>) {
         lock::begin(&self.scheduler, request);
     }
 }

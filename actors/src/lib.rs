@@ -10,7 +10,7 @@
 //!  │ Registry ───┼─► Scheduler (Kernel, replies)│ ◄────────── │          │
 //!  │ Session… ───┤      by Rc                   │  Committed  └────┬─────┘
 //!  │ Task…, Run… │                              │                  │ Publish
-//!  │ LockWait… ──┘                              │                  │
+//!  │ Lock… ──────┘                              │                  │
 //!  └────────────────────────────────────────────┘            ┌─────▼────┐
 //!                                                            │ EventHub │ arbiter "events"
 //!        arbiter "janitor": Janitor (WAL checkpoints, retention)
@@ -37,7 +37,7 @@ mod values;
 pub use clock::wall;
 pub use dispatcher::{Ask, Dispatcher};
 pub use hub::{EventHub, HubClosed, Next, Recent, Segment, WaitSettled};
-pub use lock::{Granted, Lock};
+pub use lock::{AskLock, Granted};
 pub use registry::{Connect, Refused, WorkerRegistry};
 pub use session::{FromDoor, Gone, ToDoor, WorkerSession};
 pub use store::{PrunedLogs, StoreHealth};

@@ -1,10 +1,10 @@
 //! A request for locks: the conversation with whoever waits for the answer.
 //!
 //! ```text
-//!   HTTP ──Lock──► Dispatcher ──begin──► LockWait ──ask────────► kernel
-//!   HTTP ◄────────oneshot─────────────── LockWait ◄──reply────── kernel   granted, refused, time over
-//!   HTTP gone ──(its oneshot closes)───► LockWait ──Abandoned──► kernel   its place is given up
-//!   Granted, dropped unheard ──Ask(Unlock)──► Dispatcher ──────► kernel
+//!   HTTP ──AskLock──► Dispatcher ──begin──► Lock ──ask───────► kernel
+//!   HTTP ◄─────────── Granted ───────────── Lock ◄──reply───── kernel   granted, refused, time over
+//!   HTTP gone ──(its oneshot closes)──────► Lock ──Abandoned─► kernel   its place is given up
+//!   Granted, dropped unheard ──Ask(Unlock)──► Dispatcher ────► kernel
 //! ```
 //!
 //! Its truth is in the kernel. What the kernel cannot know is whether anybody still listens: a client that
@@ -32,7 +32,7 @@ use crate::supervise;
 /// one.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct Lock {
+pub struct AskLock {
     /// What.
     pub want: Box<LockRequest>,
     /// How long to wait for it; 0 is a try.
@@ -45,43 +45,44 @@ pub struct Lock {
 /// client can ask for it again.
 #[derive(Debug)]
 pub struct Granted {
-    lock: Option<Box<LockRow>>,
+    lock: Box<LockRow>,
     undo: Option<Addr<Dispatcher>>,
 }
 
 impl Granted {
     /// The lock. It is its client's business from now on.
     #[must_use]
-    pub fn heard(mut self) -> Option<LockRow> {
+    pub fn heard(mut self) -> LockRow {
         self.undo = None;
-        self.lock.take().map(|lock| *lock)
+        LockRow::clone(&self.lock)
     }
 }
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        if let (Some(lock), Some(dispatcher)) = (&self.lock, &self.undo) {
-            let unlock = Unlock { lock: lock.birth.id, fence: Some(lock.birth.fence), owner: None };
+        if let Some(dispatcher) = &self.undo {
+            let birth = &self.lock.birth;
+            let unlock = Unlock { lock: birth.id, fence: Some(birth.fence), owner: None };
             dispatcher.do_send(Ask(Request::Unlock(vec![unlock])));
         }
     }
 }
 
 /// The actor.
-pub(crate) struct LockWait {
+pub(crate) struct Lock {
     scheduler: Rc<Scheduler>,
-    request: Option<Lock>,
+    request: Option<AskLock>,
 }
 
 /// Begins the conversation about a request.
-pub(crate) fn begin(scheduler: &Rc<Scheduler>, request: Lock) {
-    let actor = LockWait { scheduler: Rc::clone(scheduler), request: Some(request) };
+pub(crate) fn begin(scheduler: &Rc<Scheduler>, request: AskLock) {
+    let actor = Lock { scheduler: Rc::clone(scheduler), request: Some(request) };
     supervise::run(Context::new(), actor, || {
         log::error!("the conversation about a lock panicked; the lock ends with its time");
     });
 }
 
-impl Actor for LockWait {
+impl Actor for Lock {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
@@ -91,12 +92,12 @@ impl Actor for LockWait {
     }
 }
 
-async fn converse(scheduler: Rc<Scheduler>, request: Lock) {
-    let Lock { want, wait_ms, answer: mut client } = request;
+async fn converse(scheduler: Rc<Scheduler>, request: AskLock) {
+    let AskLock { want, wait_ms, answer: mut client } = request;
     // By its key a client finds again what it has not heard of.
     let undo = want.key.is_none().then(|| scheduler.dispatcher());
     let granted = |reply: Reply| match reply {
-        Ok(Answer::Locked(lock)) => Ok(Granted { lock: Some(lock), undo }),
+        Ok(Answer::Locked(lock)) => Ok(Granted { lock, undo }),
         Ok(other) => {
             log::error!("the kernel gave an answer to another question: {other:?}");
             Err(Rejection::Busy)

@@ -6,7 +6,7 @@
 //! | `Dispatcher`, `WorkerRegistry`, the kernel, `Store`, `EventHub`, `Janitor` | the master ends with exit code 70 and recovers from the disk: its memory cannot be trusted |
 //! | `WorkerSession` | its socket is closed; the worker reconnects |
 //! | `Task`, `Run` | its conversation begins anew with the next message |
-//! | `LockWait` | the client gets no answer; a grant ends with its time, or is found by its key |
+//! | `Lock` | the client gets no answer; a grant ends with its time, or is found by its key |
 
 use std::sync::Arc;
 

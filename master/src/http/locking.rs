@@ -3,7 +3,7 @@
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
-use agentflow_actors::Lock;
+use agentflow_actors::AskLock;
 use agentflow_core::batch::LockRow;
 use agentflow_core::ids::LockNumber;
 use agentflow_core::kernel::{Answer, LockRequest, Request, SubmitKey};
@@ -108,7 +108,7 @@ pub(crate) async fn take(
     wait_ms: u64,
 ) -> Result<Result<LockRow, Rejection>, Failure> {
     let (answer, receiver) = oneshot::channel();
-    master.handles.dispatcher.do_send(Lock { want: Box::new(request), wait_ms, answer });
+    master.handles.dispatcher.do_send(AskLock { want: Box::new(request), wait_ms, answer });
     let answer = match wait_ms {
         0 => receiver.await.ok(),
         _ => master.stopping.listen().unless(receiver).await.and_then(Result::ok),
@@ -118,7 +118,7 @@ pub(crate) async fn take(
             drop(granted);
             Err(Failure::new(499, "gone", "the client has gone"))
         }
-        Ok(granted) => Ok(granted.heard().ok_or(Rejection::Busy)),
+        Ok(granted) => Ok(Ok(granted.heard())),
         Err(rejection) => Ok(Err(rejection)),
     }
 }
