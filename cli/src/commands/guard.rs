@@ -127,7 +127,7 @@ fn pre_receive(what: &Guarded, script: Option<&Path>, global: &Global) -> Result
     // What lies on other branches was not checked there.
     let known = refs.known(&git)?;
     let arriving = Arriving::with(&git, &steps, &known)?;
-    if arriving.commits.is_empty() {
+    if arriving.is_empty() {
         return Ok(exit::DONE);
     }
     let client = connect(global)?;

@@ -23,7 +23,7 @@ use crate::enforce::own::Own;
 use crate::enforce::rules::Rules;
 use crate::enforce::tool_call::{CALL_BYTES, ToolCall};
 use crate::error::{Error, exit};
-use crate::output::Output;
+use crate::output::{Output, printable};
 use crate::working_copy::{Mode, WorkingCopy};
 
 /// What agents take for a no.
@@ -45,7 +45,8 @@ pub(super) fn hook(act: HookAct, global: &Global, output: Output) -> Result<u8, 
 fn pre_tool(format: HookFormat, global: &Global, output: Output) -> Result<u8, Error> {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let call = read().and_then(|text| ToolCall::read(&text));
-    let directory = call.as_ref().ok().and_then(|call| call.directory.clone()).unwrap_or(here);
+    let said = call.as_ref().ok().and_then(|call| call.directory.clone());
+    let directory = said.map_or_else(|| here.clone(), |said| here.join(said));
     let event = call.as_ref().map(|call| call.event.clone()).unwrap_or_default();
     let mut answer = Answer { global, began: Instant::now(), refused: Vec::new(), said: Vec::new() };
     match call.and_then(|call| call.files) {
@@ -172,9 +173,12 @@ impl Answer<'_> {
     }
 
     fn tell(self, event: &str, format: HookFormat, output: Output) -> Result<u8, Error> {
-        let said = self.said.join("\n");
+        let lines = |lines: &[String], between: &str| {
+            lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join(between)
+        };
+        let said = lines(&self.said, "\n");
         let refused = (!self.refused.is_empty())
-            .then(|| format!("agentflow: file locks do not allow this:\n  {}", self.refused.join("\n  ")));
+            .then(|| format!("agentflow: file locks do not allow this:\n  {}", lines(&self.refused, "\n  ")));
         if format == HookFormat::Json {
             let told = output.json_line(&in_json(event, refused.as_deref(), &said));
             return match (told, refused) {

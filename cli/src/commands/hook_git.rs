@@ -139,7 +139,7 @@ impl Call<'_> {
             steps.extend(self.step(&String::from_utf8_lossy(line))?);
         }
         let arriving = Arriving::with(&self.git, &steps, &self.known(arguments)?)?;
-        if arriving.commits.is_empty() {
+        if arriving.is_empty() {
             return Ok(exit::DONE);
         }
         if self.rules.mode == Mode::Conflicts {

@@ -8,7 +8,7 @@ use agentflow_protocol::locks::{PathBody, Verified, VerifyBody};
 use serde::Serialize;
 
 use super::change::Change;
-use super::history::{Arriving, Commit};
+use super::history::{Arriving, Commit, TakenBack};
 use crate::client::Client;
 use crate::error::Error;
 
@@ -45,8 +45,8 @@ impl Guard<'_> {
         for commit in &arriving.commits {
             found.extend(self.commit(commit)?);
         }
-        for (to, changes) in &arriving.taken_back {
-            found.extend(self.taken_back(to, changes, &arriving.commits)?);
+        for back in &arriving.taken_back {
+            found.extend(self.taken_back(back)?);
         }
         Ok(found)
     }
@@ -65,23 +65,14 @@ impl Guard<'_> {
         self.changes(&commit.id, &commit.changes, &commit.trailers.fences)
     }
 
-    /// What merges take back without saying so, in the name of the commit in which it is missing: allowed
-    /// if one of the commits that arrive may change it.
-    fn taken_back(&self, to: &str, changes: &[Change], commits: &[Commit]) -> Result<Vec<Stray>, Error> {
-        const WHY: &str = "a merge takes back what was there before";
-        let mut fences: Vec<u64> = commits.iter().flat_map(|commit| commit.trailers.fences.clone()).collect();
-        fences.sort_unstable();
-        fences.dedup();
-        if fences.is_empty() {
-            return Ok(strays(to, changes, WHY));
-        }
-        // A path passes if one of many thousand fences covers it.
-        let mut left = changes.to_vec();
-        for page in fences.chunks(limits::LOCK_REQUESTS) {
-            let strays = self.changes(to, &left, page)?;
+    /// What is taken back is allowed if one of the commits on the way may change it.
+    fn taken_back(&self, back: &TakenBack) -> Result<Vec<Stray>, Error> {
+        let mut left = back.changes.clone();
+        for page in back.fences.chunks(limits::LOCK_REQUESTS) {
+            let strays = self.changes(&back.to, &left, page)?;
             left.retain(|change| strays.iter().any(|stray| stray.path == change.shown()));
         }
-        Ok(strays(to, &left, WHY))
+        Ok(strays(&back.to, &left, "a merge takes back what was there before"))
     }
 
     fn changes(&self, commit: &str, changes: &[Change], fences: &[u64]) -> Result<Vec<Stray>, Error> {
@@ -97,14 +88,11 @@ impl Guard<'_> {
         paths.sort_unstable();
         for page in pages(&paths) {
             for (path, reason) in self.uncovered(page, fences)? {
-                let before = found.len();
-                for (_, changes) in by_path.iter().filter(|(asked, _)| is_same(asked, &path)) {
-                    found.extend(changes.iter().map(|change| stray(commit, change, &reason)));
-                }
-                if found.len() == before {
+                let Some(changes) = said_of(&by_path, &path) else {
                     let cause = format!("'{path}', which it was not asked for, is not covered");
                     return Err(Error::Answer { at: self.client.address(), cause });
-                }
+                };
+                found.extend(changes.into_iter().map(|change| stray(commit, change, &reason)));
             }
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -135,9 +123,15 @@ impl Guard<'_> {
     }
 }
 
-/// Whether an answer is about a path. Where case does not count, the master may have folded it.
-fn is_same(asked: &LockPath, said: &str) -> bool {
-    asked.as_str() == said || asked.folded().as_str() == said
+/// The changes that an answer is about. Where case does not count, the master may have folded the path.
+fn said_of<'a>(asked: &HashMap<&LockPath, Vec<&'a Change>>, said: &str) -> Option<Vec<&'a Change>> {
+    let path = LockPath::new(said).ok()?;
+    if let Some(changes) = asked.get(&path) {
+        return Some(changes.clone());
+    }
+    let folded = asked.iter().filter(|(other, _)| other.folded() == path);
+    let changes: Vec<&Change> = folded.flat_map(|(_, changes)| changes.iter().copied()).collect();
+    (!changes.is_empty()).then_some(changes)
 }
 
 fn stray(commit: &str, change: &Change, reason: &str) -> Stray {

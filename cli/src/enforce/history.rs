@@ -31,13 +31,25 @@ pub(crate) struct Step {
     pub(crate) to: String,
 }
 
+/// What a step takes back of what was there before, though no commit on the way says so: a merge that
+/// drops the other side's change differs from one of its parents only.
+#[derive(Debug)]
+pub(crate) struct TakenBack {
+    /// The commit in which it is missing.
+    pub(crate) to: String,
+    /// Which files.
+    pub(crate) changes: Vec<Change>,
+    /// Under which grants the step changes anything.
+    pub(crate) fences: Vec<u64>,
+}
+
 /// What arrives with some steps.
 #[derive(Debug, Default)]
 pub(crate) struct Arriving {
     /// The commits that were not there before, the oldest first.
     pub(crate) commits: Vec<Commit>,
-    /// What merges among them take back without saying so, each with the commit in which it is missing.
-    pub(crate) taken_back: Vec<(String, Vec<Change>)>,
+    /// What is taken back.
+    pub(crate) taken_back: Vec<TakenBack>,
 }
 
 impl Arriving {
@@ -47,20 +59,19 @@ impl Arriving {
     /// When it is too much, or git does not know one of the commits.
     pub(crate) fn with(git: &Git, steps: &[Step], known: &[String]) -> Result<Self, Error> {
         let commits = commits(git, steps, known)?;
-        let mut taken_back = Vec::new();
-        if !commits.is_empty() {
-            for step in steps {
-                taken_back.push((step.to.clone(), self::taken_back(git, step, &commits)?));
-            }
-        }
-        taken_back.retain(|(_, changes)| !changes.is_empty());
-        Ok(Self { commits, taken_back })
+        let taken_back: Result<Vec<_>, _> = steps.iter().map(|step| taken_back(git, step)).collect();
+        Ok(Self { commits, taken_back: taken_back?.into_iter().flatten().collect() })
+    }
+
+    /// Whether nothing arrives that would have to be looked at.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commits.is_empty() && self.taken_back.is_empty()
     }
 
     /// Every file that is changed.
     pub(crate) fn changes(self) -> Vec<Change> {
         let told = self.commits.into_iter().flat_map(|commit| commit.changes);
-        told.chain(self.taken_back.into_iter().flat_map(|(_, changes)| changes)).collect()
+        told.chain(self.taken_back.into_iter().flat_map(|back| back.changes)).collect()
     }
 }
 
@@ -152,10 +163,10 @@ fn records<'a>(bytes: &'a [u8], mut each: impl FnMut(Record<'a>)) -> Result<(), 
     Ok(())
 }
 
-/// What a step takes back of what was there before, though no commit of it says so: a merge that drops
-/// the other side's change differs from one of its parents only.
-fn taken_back(git: &Git, step: &Step, commits: &[Commit]) -> Result<Vec<Change>, Error> {
-    let Some(from) = &step.from else { return Ok(Vec::new()) };
+/// What a step takes back. All commits on its way are looked at, for one that is known may be brought
+/// here by a branch on which it took back nothing.
+fn taken_back(git: &Git, step: &Step) -> Result<Option<TakenBack>, Error> {
+    let Some(from) = &step.from else { return Ok(None) };
     let bases = git.ask(&["merge-base", "--all", from, &step.to])?.unwrap_or_default();
     let bases = String::from_utf8_lossy(&bases).into_owned();
     let mut left: Option<HashSet<Change>> = None;
@@ -167,11 +178,19 @@ fn taken_back(git: &Git, step: &Step, commits: &[Commit]) -> Result<Vec<Change>,
             Some(left) => left.intersection(&different).cloned().collect(),
         });
     }
-    let said: HashSet<&Change> = commits.iter().flat_map(|commit| &commit.changes).collect();
-    let mut left: Vec<Change> = left.unwrap_or_default().into_iter().collect();
-    left.retain(|change| !said.contains(change));
-    left.sort_unstable();
-    Ok(left)
+    let Some(mut left) = left.filter(|left| !left.is_empty()) else { return Ok(None) };
+    let mut fences = Vec::new();
+    for commit in commits(git, std::slice::from_ref(step), &[])? {
+        for change in &commit.changes {
+            left.remove(change);
+        }
+        fences.extend(commit.trailers.fences);
+    }
+    fences.sort_unstable();
+    fences.dedup();
+    let mut changes: Vec<Change> = left.into_iter().collect();
+    changes.sort_unstable();
+    Ok((!changes.is_empty()).then(|| TakenBack { to: step.to.clone(), changes, fences }))
 }
 
 /// What differs between two commits.

@@ -297,6 +297,29 @@ fn a_server_accepts_what_is_covered_on_all_of_its_branches() {
 }
 
 #[test]
+fn what_is_taken_back_is_seen_whatever_branch_it_came_by() {
+    let world = World::new();
+    let repository = &world.repository;
+    world.server(&[]);
+    world.lock("src/a.rs");
+    world.lock("src/other.rs");
+    repository.git(&["checkout", "--quiet", "-b", "other"]).code(0);
+    world.commit("src/other.rs", "theirs\n");
+    repository.git(&["checkout", "--quiet", "main"]).code(0);
+    world.commit("src/a.rs", "ours\n");
+    world.push(&["main", "other"]).code(0);
+    // On a branch of its own such a merge takes nothing back, and to the main one it brings nothing new.
+    let words = ["commit-tree", "-p", "other", "-p", "main", "-m", "x", "other^{tree}"];
+    let dropping = repository.git(&words).code(0).out.trim().to_owned();
+    world.push(&[&format!("{dropping}:refs/heads/aside")]).code(0);
+    let no = world.push(&[&format!("{dropping}:refs/heads/main")]);
+    assert!(no.code != Some(0) && no.err.contains("src/a.rs: a merge takes back"), "{no:#?}");
+    // What was checked on another branch may be merged.
+    repository.git(&["merge", "--quiet", "--no-verify", "--message", "merged", "other"]).code(0);
+    world.push(&["main"]).code(0);
+}
+
+#[test]
 fn what_came_by_a_branch_that_is_not_guarded_was_not_checked() {
     let world = World::new();
     world.server(&["--ref", "refs/heads/main"]);
