@@ -19,7 +19,6 @@ use std::task::Poll;
 
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Message, WrapFuture};
 use agentflow_core::batch::LockRow;
-use agentflow_core::ids::ReplyTo;
 use agentflow_core::kernel::{Answer, Input, LockRequest, Reply, Request, Unlock};
 use agentflow_core::rejection::Rejection;
 use tokio::sync::oneshot;
@@ -115,25 +114,10 @@ async fn converse(scheduler: Rc<Scheduler>, request: AskLock) {
         Some(Ok(answer)) => drop(client.send(granted(answer))),
         // The master is going down.
         Some(Err(_)) => {}
-        None => drop(give_up(&scheduler, reply, answer).await.map(granted)),
+        // The kernel answers at once: with what was decided before, or that the place is given up.
+        None => {
+            scheduler.step(Input::Abandoned { reply });
+            drop(answer.await.map(granted));
+        }
     }
-}
-
-/// Gives a place up, and says what was decided before.
-async fn give_up(
-    scheduler: &Scheduler,
-    reply: ReplyTo,
-    mut answer: oneshot::Receiver<Reply>,
-) -> Option<Reply> {
-    scheduler.step(Input::Abandoned { reply });
-    // Of a place that was given up nothing more is said; what was decided before is said before the answer
-    // to a later question.
-    let (sender, later) = oneshot::channel();
-    scheduler.ask(Request::Stats, sender);
-    if later.await.is_err() {
-        // The master is going down.
-        return None;
-    }
-    scheduler.forget_reply(reply);
-    answer.try_recv().ok()
 }

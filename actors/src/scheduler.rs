@@ -111,11 +111,6 @@ impl Scheduler {
         reply
     }
 
-    /// Nobody waits for that answer any more, or none will come.
-    pub(crate) fn forget_reply(&self, reply: ReplyTo) {
-        self.replies.borrow_mut().remove(&reply);
-    }
-
     /// Takes one happening in and does what follows.
     pub(crate) fn step(&self, input: Input) {
         if self.fatal.reason().is_some() {

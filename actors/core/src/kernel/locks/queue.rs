@@ -260,10 +260,10 @@ impl Kernel {
         }
     }
 
-    /// Whoever asked has gone: he loses his place.
+    /// Whoever asked has gone: he loses his place. He is answered all the same, so that every request is.
     pub(in crate::kernel) fn on_abandoned(&mut self, step: &mut Step, reply: ReplyTo) {
         if let Some(number) = self.locks.waiting_by_reply.get(&reply).copied() {
-            self.leave_queue(step, number);
+            self.refuse_waiter(step, number, Rejection::Busy);
         }
     }
 
