@@ -22,10 +22,13 @@ pub struct AttemptKey {
     pub fence: Fence,
 }
 
+/// The first version of the protocol in which attempts hold locks, and ask for them.
+pub const LOCKS_VERSION: u32 = 4;
+
 /// Who the worker is and what it still has.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// The newest version of the protocol that the worker speaks.
+    /// The newest version of the protocol that the worker speaks; see [`LOCKS_VERSION`].
     pub version: u32,
     /// Its id.
     pub worker: Arc<str>,

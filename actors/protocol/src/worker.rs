@@ -17,7 +17,9 @@
 //!
 //! A worker refuses frames whose `epoch` is smaller than one it has seen.
 
-pub use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
+pub use agentflow_core::attempt::{
+    AttemptKey, End, Finished, Held, Hello, LOCKS_VERSION, Report, ReportBody,
+};
 pub use agentflow_core::checkpoint::{Ask, AskBody, Given, HeldLock, LockAsk};
 use agentflow_core::ids::{CheckpointId, Epoch, RunId, SessionEpoch};
 use serde::{Deserialize, Serialize};
@@ -27,9 +29,6 @@ use crate::Problem;
 
 /// The version that this program speaks.
 pub const VERSION: u32 = 4;
-
-/// The first version in which attempts hold locks, and ask for them.
-pub const LOCKS_VERSION: u32 = 4;
 
 /// The oldest version that this program understands. Version 2 has no `Asks` and begins every attempt
 /// at the beginning.

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
+use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, LOCKS_VERSION, Report, ReportBody};
 use agentflow_core::batch::Outcome;
 use agentflow_core::checkpoint::{Ask, AskBody, NewCheckpoint};
 use agentflow_core::ids::{BootId, Epoch, ReplyTo, SessionEpoch, TaskId};
@@ -184,7 +184,7 @@ impl World {
         hand.session = Some(session);
         hand.sent = 0;
         let hello = Hello {
-            version: 2,
+            version: LOCKS_VERSION,
             worker: Arc::clone(&hand.name),
             boot: BootId(hand.life),
             groups: vec!["default".into()],

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
+use agentflow_core::attempt::{AttemptKey, End, Finished, Held, Hello, LOCKS_VERSION, Report, ReportBody};
 use agentflow_core::batch::{Batch, KeyHash, Outcome, RunNode, Waits};
 use agentflow_core::ids::{BootId, Epoch, ReplyTo, SessionEpoch, TaskId};
 use agentflow_core::kernel::{
@@ -177,7 +177,7 @@ impl Small {
         self.hands.session = Some(session);
         let held = |(key, (started, _)): (&AttemptKey, &(bool, Spec))| Held { key: *key, started: *started };
         let hello = Hello {
-            version: 2,
+            version: LOCKS_VERSION,
             worker: "w".into(),
             boot: BootId(1),
             groups: vec!["default".into()],

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use agentflow_core::attempt::{AttemptKey, End, Held, Hello, Report, ReportBody};
+use agentflow_core::attempt::{AttemptKey, End, Held, Hello, LOCKS_VERSION, Report, ReportBody};
 use agentflow_core::checkpoint::Ask;
 use agentflow_core::ids::{BootId, SessionEpoch, TaskId};
 use agentflow_core::spec::{Payload, Resources, Spec};
@@ -142,7 +142,7 @@ impl Worker {
         let held =
             |(key, work): (&AttemptKey, &Work)| Held { key: *key, started: work.started_at != Wall(0) };
         Hello {
-            version: 2,
+            version: LOCKS_VERSION,
             worker: Arc::clone(&self.name),
             boot: self.boot,
             groups: self.groups.clone(),

@@ -20,7 +20,7 @@ mod versions;
 use std::sync::Arc;
 
 use super::*;
-use crate::attempt::{AttemptKey, End, Finished, Held, Hello, Report, ReportBody};
+use crate::attempt::{AttemptKey, End, Finished, Held, Hello, LOCKS_VERSION, Report, ReportBody};
 use crate::batch::{KeyHash, Outcome, SavedTask};
 use crate::ids::{Attempt, BootId, DecisionNumber, Fence, ReplyTo, SessionEpoch};
 use crate::rejection::Rejection;
@@ -140,7 +140,7 @@ impl Bench {
 
 fn hello(name: &str, boot: u64, slots: u32) -> Hello {
     Hello {
-        version: 2,
+        version: LOCKS_VERSION,
         worker: name.into(),
         boot: BootId(boot),
         groups: vec!["default".into(), "gpu".into()],

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::classes::{ClassIndex, Requirement};
 use super::words::{Assigned, WorkerInfo};
-use crate::attempt::Hello;
+use crate::attempt::{Hello, LOCKS_VERSION};
 use crate::batch::WorkerRow;
 use crate::ids::{BootId, SessionEpoch, TaskId};
 use crate::spec::Resources;
@@ -23,6 +23,8 @@ pub(crate) struct Worker {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) handlers: BTreeSet<String>,
     pub(crate) sandbox: bool,
+    /// Whether it knows what locks are: it stops whoever holds some before its lease ends.
+    pub(crate) locks: bool,
     pub(crate) total: Resources,
     pub(crate) free: Resources,
     /// Whether more is occupied than it has, so that what is given back is not free: an attempt that
@@ -62,6 +64,7 @@ impl Worker {
             labels: BTreeMap::new(),
             handlers: BTreeSet::new(),
             sandbox: false,
+            locks: false,
             total: Resources::default(),
             free: Resources::default(),
             overdrawn: false,
@@ -104,6 +107,7 @@ impl Worker {
         self.labels = hello.labels.clone();
         self.handlers = hello.handlers.iter().cloned().collect();
         self.sandbox = !hello.sandboxes.is_empty();
+        self.locks = hello.version >= LOCKS_VERSION;
         self.total = hello.resources.clone();
         self.slots = hello.slots;
         self.prefetch = hello.prefetch;
@@ -193,6 +197,9 @@ impl Worker {
         }
         if requirement.sandbox && !self.sandbox {
             return Err("has no sandbox".to_owned());
+        }
+        if requirement.locks && !self.locks {
+            return Err("is of a version that knows no locks".to_owned());
         }
         if !requirement.resources.fits(&self.total) {
             return Err("has too few resources in all".to_owned());

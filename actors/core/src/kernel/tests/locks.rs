@@ -189,7 +189,8 @@ fn who_goes_away_loses_his_place_and_others_move_up() {
     bench.lock(want("ann", "r:a")).expect("free");
     bench.wait_for(11, want("bob", "a"), 60_000);
     bench.wait_for(12, want("cyd", "r:a"), 60_000);
-    assert_eq!(replies(&bench.step(Input::Abandoned { reply: ReplyTo(11) })), [(12, true)]);
+    let gone = bench.step(Input::Abandoned { reply: ReplyTo(11) });
+    assert_eq!(replies(&gone), [(11, false), (12, true)]);
     assert!(bench.step(Input::Abandoned { reply: ReplyTo(11) }).is_empty());
 }
 
@@ -280,6 +281,18 @@ fn a_task_is_assigned_with_its_locks_and_others_go_on_meanwhile() {
     assert_eq!(bench.locked(), ["task:2 src/a", "task:4 docs/x"]);
     let batch = bench.batches.iter().rev().find(|batch| !batch.locks.is_empty()).expect("written");
     assert_eq!(batch.locks.len(), 2, "released and granted together");
+}
+
+#[test]
+fn a_worker_that_knows_no_locks_is_given_no_task_with_some() {
+    let mut bench = Bench::new();
+    let old = Hello { version: LOCKS_VERSION - 1, ..hello("old", 1, 4) };
+    bench.step(Input::Hello { session: SessionEpoch(1), hello: Box::new(old) });
+    assert_eq!(tasks_of(&bench.submit(vec![locking("a"), plain()])), [2]);
+    let why = bench.kernel.why(TaskId(1), bench.now()).expect("live");
+    assert!(why.reasons[0].detail.contains("knows no locks"), "{why:?}");
+    let (_, effects) = bench.hello("new", 2, 4, vec![]);
+    assert_eq!(tasks_of(&effects), [1]);
 }
 
 #[test]
