@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use agentflow_core::lock::Repository;
+use agentflow_core::lock::{Repository, RepositoryError};
 use serde::Deserialize;
 
 use super::git::Found;
@@ -60,16 +60,15 @@ pub(super) fn read(root: &Path) -> Result<Marker, Error> {
 /// The repository that `origin` names.
 pub(super) fn by_origin(found: &Found) -> Result<Repository, Error> {
     let Some(origin) = &found.origin else { return Err(nameless(found, "has no origin")) };
-    let address = if is_local(origin) { file_url(&home(found).join(origin)) } else { origin.clone() };
-    Repository::new(&address).map_err(|error| nameless(found, &format!("has the origin '{origin}': {error}")))
+    let repository =
+        if Repository::is_local(origin) { at(&home(found).join(origin)) } else { Repository::new(origin) };
+    repository.map_err(|error| nameless(found, &format!("has the origin '{origin}': {error}")))
 }
 
-/// Whether git takes an address for a path of this machine.
-fn is_local(origin: &str) -> bool {
-    match (origin.find(':'), origin.find('/')) {
-        (Some(colon), Some(slash)) => slash < colon,
-        (colon, _) => colon.is_none(),
-    }
+/// The one at a path of this machine, which need not be there.
+fn at(path: &Path) -> Result<Repository, RepositoryError> {
+    let path = path.canonicalize().unwrap_or_else(|_| tidy(path));
+    Repository::at(&path.to_string_lossy())
 }
 
 /// Where a relative address begins: at the first of all worktrees, so that they agree.
@@ -78,21 +77,6 @@ fn home(found: &Found) -> &Path {
         (Some(name), Some(parent)) if name == ".git" => parent,
         _ => &found.root,
     }
-}
-
-/// A path as an address, with what means something in addresses written as git's users do.
-fn file_url(path: &Path) -> String {
-    let path = path.canonicalize().unwrap_or_else(|_| tidy(path));
-    let mut url = "file://".to_owned();
-    for character in path.to_string_lossy().chars() {
-        if character.is_whitespace() || character.is_control() || "\\?#%".contains(character) {
-            let mut bytes = [0; 4];
-            url.extend(character.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")));
-        } else {
-            url.push(character);
-        }
-    }
-    url
 }
 
 /// What can be done for a working copy that does not say which repository it is.
@@ -112,22 +96,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_told_from_an_address_as_git_does() {
-        for local in ["/srv/app", "../app", "app", "./a:b", "/srv/a:b"] {
-            assert!(is_local(local), "{local}");
-        }
-        for address in ["https://h/a", "git@h:a/b", "h:a", "file:///srv/a"] {
-            assert!(!is_local(address), "{address}");
-        }
-    }
-
-    #[test]
-    fn a_path_that_is_not_there_is_an_address_too() {
-        let url = |path: &str| file_url(Path::new(path));
-        assert_eq!(url("/no/where/../here/my app#1"), "file:///no/here/my%20app%231");
-        let name = |path: &str| Repository::new(&url(path)).map(|repository| repository.to_string());
+    fn a_path_that_is_not_there_names_a_repository_too() {
+        let name = |path: &str| at(Path::new(path)).map(|repository| repository.to_string());
+        assert_eq!(name("/no/where/../here/my app#1"), Ok("localhost/no/here/my%20app%231".to_owned()));
         assert_eq!(name("/no/app.git"), Ok("localhost/no/app".to_owned()));
-        assert_eq!(name("/no/my app"), Ok("localhost/no/my%20app".to_owned()));
     }
 
     #[test]

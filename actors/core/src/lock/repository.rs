@@ -82,6 +82,33 @@ impl Repository {
         Ok(Self(format!("{host}/{path}").into()))
     }
 
+    /// Whether git takes the address of an origin for a path of this machine.
+    #[must_use]
+    pub fn is_local(origin: &str) -> bool {
+        match (origin.find(':'), origin.find('/')) {
+            (Some(colon), Some(slash)) => slash < colon,
+            (colon, _) => colon.is_none(),
+        }
+    }
+
+    /// The one at a path of this machine, `localhost/path`. What means something in addresses is written
+    /// as git's users write it there.
+    ///
+    /// # Errors
+    /// When the path is empty or too long.
+    pub fn at(path: &str) -> Result<Self, RepositoryError> {
+        let mut url = "file://".to_owned();
+        for character in path.chars() {
+            if character.is_whitespace() || character.is_control() || "\\?#%".contains(character) {
+                let mut bytes = [0; 4];
+                url.extend(character.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")));
+            } else {
+                url.push(character);
+            }
+        }
+        Self::new(&url)
+    }
+
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -172,6 +199,18 @@ mod tests {
         ] {
             assert!(Repository::new(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_path_is_told_from_an_address_as_git_does() {
+        for local in ["/srv/app", "../app", "app", "./a:b"] {
+            assert!(Repository::is_local(local), "{local}");
+        }
+        for address in ["https://h/a", "git@h:a/b", "h:a", "file:///srv/a"] {
+            assert!(!Repository::is_local(address), "{address}");
+        }
+        let at = Repository::at("/srv/my app#1").map(|repository| repository.to_string());
+        assert_eq!(at, Ok("localhost/srv/my%20app%231".into()));
     }
 
     #[test]
