@@ -222,6 +222,9 @@ pub(crate) struct Up {
     /// File with the token that every request must carry; needed to listen for other machines
     #[arg(long, value_name = "FILE", env = "AGENTFLOW_MASTER_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Git LFS server that keeps the objects, for clients of /lfs; '{repo}' in it is the repository
+    #[arg(long, value_name = "URL", env = "AGENTFLOW_MASTER_LFS_UPSTREAM")]
+    pub(crate) lfs_upstream: Option<String>,
     /// The worker's id
     #[arg(long, value_name = "ID", default_value = "local", env = "AGENTFLOW_WORKER_ID")]
     pub(crate) id: String,

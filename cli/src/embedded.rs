@@ -64,7 +64,8 @@ pub(crate) fn open(
     users.lock_shared().map_err(|error| Error::io("cannot lock users.lock", error))?;
     let (url, master) = loop {
         if let Some(mut lock) = state.lock_master()? {
-            let running = start_master(state, "127.0.0.1:0", None, None)?;
+            let listen = "127.0.0.1:0".to_owned();
+            let running = start_master(state, None, master::Config { listen, ..Default::default() })?;
             let url = format!("http://{}", running.address());
             lock.announce(&LiveMaster { url: url.clone(), owner: Owner::Run, pid: std::process::id() })?;
             break (url, Some((running, lock)));
@@ -127,20 +128,18 @@ fn worker_name(state: &StateDir, before: Option<u32>) -> Result<(u32, File), Err
     Err(Error::Busy(format!("{LOCAL_WORKERS} runs are in progress here; wait for one of them to end")))
 }
 
+/// `config` says where to listen and what else is not usual.
 fn start_master(
     state: &StateDir,
-    listen: &str,
     database: Option<&str>,
-    token_file: Option<&std::path::Path>,
+    config: master::Config,
 ) -> Result<master::Running, Error> {
     let root = state.root();
     let config = master::Config {
-        listen: listen.to_owned(),
         database: database
             .map_or_else(|| root.join("agentflow.db").to_string_lossy().into_owned(), str::to_owned),
         data_dir: root.join("data"),
-        token_file: token_file.map(Into::into),
-        ..master::Config::default()
+        ..config
     };
     master::start(config).map_err(|error| master_failed(&error))
 }
@@ -220,7 +219,13 @@ fn live(up: &Up, output: Output) -> Result<u8, Error> {
             std::process::exit(i32::from(exit::INTERRUPTED));
         }
     })?;
-    let master = start_master(&state, &up.listen, up.database.as_deref(), up.token_file.as_deref())?;
+    let config = master::Config {
+        listen: up.listen.clone(),
+        token_file: up.token_file.clone(),
+        lfs_upstream: up.lfs_upstream.clone(),
+        ..master::Config::default()
+    };
+    let master = start_master(&state, up.database.as_deref(), config)?;
     let address = master.address();
     let stopper = master.stopper();
     let url = format!("http://{}", reachable(address));
