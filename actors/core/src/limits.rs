@@ -189,6 +189,13 @@ pub const ARTIFACT_PATHS_BYTES: usize = 256 << 10;
 /// Paths of one request for locks, of all requests of one batch, and of the locks of one task.
 pub const LOCK_PATHS: usize = 10_000;
 
+/// Of these, patterns other than `dir/**`: each is compared with every other one, and with all that are
+/// held below the same directory.
+pub const LOCK_PATTERNS: usize = 100;
+
+/// Bytes of such a pattern: comparing two of them takes up to their product in steps, 0.1 ms.
+pub const PATTERN_BYTES: usize = 256;
+
 /// Requests for locks in one batch.
 pub const LOCK_REQUESTS: usize = 1_000;
 

@@ -84,7 +84,7 @@ impl LockBody {
         let before = check.errors.len();
         let paths = check.lock_paths("paths", self.paths, LockMode::Write);
         if check.errors.len() == before {
-            check.apart(&paths, self.ignore_case);
+            check.apart("paths", &paths, self.ignore_case);
         }
         let owner = match (self.task_id, self.owner) {
             (Some(_), Some(_)) => {

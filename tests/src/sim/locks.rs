@@ -61,10 +61,10 @@ fn exclude(one: &[PathLock], other: &[PathLock]) -> bool {
 pub(super) struct LockRows {
     pub(super) spaces: BTreeMap<SpaceId, LockSpaceRow>,
     pub(super) grants: BTreeMap<LockNumber, (Arc<LockBirth>, LockState)>,
-    /// What attempts have asked about locks, by worker and number.
-    pub(super) asked: BTreeMap<(usize, u64), Ask>,
-    /// The same by socket.
-    pub(super) asked_on: BTreeMap<(SessionEpoch, u64), Ask>,
+    /// Which worker each socket was of.
+    pub(super) sockets: BTreeMap<SessionEpoch, usize>,
+    /// What attempts have asked about locks, by number and socket.
+    asked: BTreeMap<(u64, SessionEpoch), Ask>,
 }
 
 impl LockRows {
@@ -73,12 +73,17 @@ impl LockRows {
         held.map(|(number, (birth, state))| (*number, birth, state))
     }
 
-    pub(super) fn note_asks(&mut self, worker: usize, session: SessionEpoch, asks: &[Ask]) {
+    pub(super) fn note_asks(&mut self, session: SessionEpoch, asks: &[Ask]) {
         let locks = asks.iter().filter(|ask| matches!(ask.body, AskBody::Lock(_) | AskBody::Unlock { .. }));
-        for ask in locks {
-            self.asked.insert((worker, ask.no), ask.clone());
-            self.asked_on.insert((session, ask.no), ask.clone());
-        }
+        self.asked.extend(locks.map(|ask| ((ask.no, session), ask.clone())));
+    }
+
+    /// The question about a lock that is answered on that socket; it may have been asked on an older one
+    /// of the same worker.
+    pub(super) fn asked_by(&self, session: SessionEpoch, no: u64) -> Option<&Ask> {
+        let worker = self.sockets.get(&session)?;
+        let mut asked = self.asked.range((no, SessionEpoch(0))..=(no, session)).rev();
+        asked.find(|((_, on), _)| self.sockets.get(on) == Some(worker)).map(|(_, ask)| ask)
     }
 
     pub(super) fn row(&self, number: LockNumber) -> Option<LockRow> {

@@ -55,10 +55,13 @@ impl World {
     pub(super) fn step(&mut self, input: Input) -> Result<(), String> {
         let now = self.now();
         let input = self.sabotaged(input);
-        if let Input::Asks { session, asks } = &input
-            && let Some(worker) = self.network.worker_of(*session)
-        {
-            self.store.locks.note_asks(worker, *session, asks);
+        match &input {
+            Input::Hello { session, .. } => {
+                let worker = self.network.worker_of(*session);
+                self.store.locks.sockets.extend(worker.map(|worker| (*session, worker)));
+            }
+            Input::Asks { session, asks } => self.store.locks.note_asks(*session, asks),
+            _ => {}
         }
         let cause = self.cause_of(&input);
         let Some(kernel) = &mut self.master.kernel else { return Ok(()) };
@@ -212,12 +215,7 @@ impl World {
         given: &Result<Given, Rejection>,
     ) -> Result<(), String> {
         let is_expected = self.store.promises.expected.get(&(session, no)).is_some_and(|all| !all.is_empty());
-        // It may have been asked on an older socket of the same worker.
-        let worker = self.network.worker_of(session);
-        let locks = &self.store.locks;
-        let on_it = locks.asked_on.get(&(session, no));
-        let asked = on_it.or_else(|| locks.asked.get(&(worker?, no)));
-        match asked {
+        match self.store.locks.asked_by(session, no) {
             Some(ask) if !is_expected => self.store.check_lock_given(ask, given),
             _ => self.store.check_given(session, no, given),
         }

@@ -21,6 +21,7 @@ pub use path::{LockPath, PathError};
 pub use repository::{Repository, RepositoryError};
 
 use crate::ids::TaskId;
+use crate::limits;
 
 /// The number of a grant within its repository: a later grant has a larger one, across restarts too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default, Debug)]
@@ -150,9 +151,24 @@ impl fmt::Display for LockOwner {
     }
 }
 
-/// Finds two paths of one request that may name the same file: their positions.
-#[must_use]
-pub fn overlap_within(paths: &[PathLock]) -> Option<(usize, usize)> {
+/// Why paths cannot be one request. Numbers are positions in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathsError {
+    /// There are so many patterns, more than [`limits::LOCK_PATTERNS`].
+    Patterns(usize),
+    /// The second overlaps the first: what is asked for twice is not asked for clearly.
+    Overlap(usize, usize),
+}
+
+/// Checks that paths can be one request.
+///
+/// # Errors
+/// When two of them may name the same file, or too many are patterns.
+pub fn check_paths(paths: &[PathLock]) -> Result<(), PathsError> {
+    let patterns = paths.iter().filter(|lock| lock.path.is_costly()).count();
+    if patterns > limits::LOCK_PATTERNS {
+        return Err(PathsError::Patterns(patterns));
+    }
     let mut index = index::PathIndex::default();
     for (at, lock) in paths.iter().enumerate() {
         let mut other = None;
@@ -161,11 +177,11 @@ pub fn overlap_within(paths: &[PathLock]) -> Option<(usize, usize)> {
             std::ops::ControlFlow::Break(())
         });
         if let Some(other) = other {
-            return Some((other, at));
+            return Err(PathsError::Overlap(other, at));
         }
         index.insert(lock.path.clone(), at);
     }
-    None
+    Ok(())
 }
 
 #[cfg(test)]
@@ -185,8 +201,18 @@ mod tests {
     fn two_paths_of_one_request_that_overlap_are_found() {
         let lock =
             |text: &str| PathLock { path: LockPath::new(text).expect("a path"), mode: LockMode::Write };
-        assert_eq!(overlap_within(&[lock("a"), lock("b/**"), lock("c")]), None);
-        assert_eq!(overlap_within(&[lock("a"), lock("b/**"), lock("b/c")]), Some((1, 2)));
-        assert_eq!(overlap_within(&[lock("a"), lock("a")]), Some((0, 1)));
+        assert_eq!(check_paths(&[lock("a"), lock("b/**"), lock("c")]), Ok(()));
+        assert_eq!(check_paths(&[lock("a"), lock("b/**"), lock("b/c")]), Err(PathsError::Overlap(1, 2)));
+        assert_eq!(check_paths(&[lock("a"), lock("a")]), Err(PathsError::Overlap(0, 1)));
+    }
+
+    #[test]
+    fn directories_may_be_many_and_patterns_few() {
+        let locks = |form: &str| -> Vec<PathLock> {
+            let path = |at: usize| LockPath::new(&form.replace('N', &at.to_string())).expect("a path");
+            (0..=limits::LOCK_PATTERNS).map(|at| PathLock { path: path(at), mode: LockMode::Write }).collect()
+        };
+        assert_eq!(check_paths(&locks("dN/**")), Ok(()));
+        assert_eq!(check_paths(&locks("dN/*.rs")), Err(PathsError::Patterns(limits::LOCK_PATTERNS + 1)));
     }
 }

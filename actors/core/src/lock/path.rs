@@ -38,6 +38,9 @@ pub enum PathError {
     /// It is longer than any path of the repository.
     #[error("at most {most} bytes and {depth} segments are allowed", most = limits::PATH_BYTES, depth = limits::PATH_SEGMENTS)]
     TooLong,
+    /// It is a pattern that takes long to compare with others.
+    #[error("a pattern has at most {most} bytes", most = limits::PATTERN_BYTES)]
+    LongPattern,
     /// It is no pattern that can be compared with others.
     #[error("braces are no alternatives in a pattern: name each as a path of its own")]
     Braces,
@@ -88,6 +91,9 @@ impl LockPath {
         if path.len() > limits::PATH_BYTES || segments.len() > limits::PATH_SEGMENTS {
             return Err(PathError::TooLong);
         }
+        if path.len() > limits::PATTERN_BYTES && path.contains(['*', '?']) && !is_below(&path) {
+            return Err(PathError::LongPattern);
+        }
         Ok(Self(path.into()))
     }
 
@@ -111,6 +117,11 @@ impl LockPath {
     #[must_use]
     pub fn is_file(&self) -> bool {
         !self.0.contains(['*', '?'])
+    }
+
+    /// Whether it is neither a file nor a directory with all below it.
+    pub(crate) fn is_costly(&self) -> bool {
+        !self.is_file() && !is_below(&self.0)
     }
 
     /// Whether it names everything there is.
@@ -140,6 +151,9 @@ impl LockPath {
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         stands_in_the_way(self, other) || stands_in_the_way(other, self) || {
+            if self.is_file() && other.is_file() {
+                return false;
+            }
             let (a, b): (Vec<&str>, Vec<&str>) = (self.0.split('/').collect(), other.0.split('/').collect());
             have_common(&a, &b)
         }
@@ -154,7 +168,7 @@ impl LockPath {
         let (pattern, path): (Vec<&str>, Vec<&str>) =
             (self.0.split('/').collect(), other.0.split('/').collect());
         if other.is_file() {
-            return is_match(&pattern, &path);
+            return have_common(&pattern, &path);
         }
         // A pattern lies within a directory if all before its first star does.
         match pattern.split_last() {
@@ -180,6 +194,11 @@ impl<'de> Deserialize<'de> for LockPath {
     }
 }
 
+/// Whether it is a directory with all below it, which takes no longer to compare than a file.
+fn is_below(path: &str) -> bool {
+    path.strip_suffix("/**").is_some_and(|directory| !directory.contains(['*', '?']))
+}
+
 /// Several stars within a segment say no more than one.
 fn squeeze_stars(segment: &str) -> String {
     let mut squeezed = String::with_capacity(segment.len());
@@ -200,24 +219,9 @@ fn stands_in_the_way(file: &LockPath, other: &LockPath) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether two patterns have a path in common. Every pair of positions is looked at once.
+/// Whether two patterns have a path in common.
 fn have_common(a: &[&str], b: &[&str]) -> bool {
-    // `reach[j]`: whether the rest of `a` from here and the rest of `b` from `j` have a path in common.
-    let mut below = vec![false; b.len() + 1];
-    for i in (0..=a.len()).rev() {
-        let mut reach = vec![false; b.len() + 1];
-        for j in (0..=b.len()).rev() {
-            reach[j] = match (a.get(i), b.get(j)) {
-                (None, None) => true,
-                (Some(&"**"), next) => below[j] || (next.is_some() && reach[j + 1]),
-                (next, Some(&"**")) => reach[j + 1] || (next.is_some() && below[j]),
-                (Some(x), Some(y)) => below[j + 1] && segments_have_common(x, y),
-                _ => false,
-            };
-        }
-        below = reach;
-    }
-    below[0]
+    meet(a, b, |segment| *segment == "**", |x, y| segments_have_common(x, y))
 }
 
 /// Whether two patterns of one segment have a name in common.
@@ -226,31 +230,28 @@ fn segments_have_common(a: &str, b: &str) -> bool {
         return a == b;
     }
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    meet(&a, &b, |part| *part == '*', |x, y| x == y || *x == '?' || *y == '?')
+}
+
+/// Whether two sequences can stand for the same one, if a star stands for any number of parts and the
+/// others for one each that fits. Every pair of positions is looked at once.
+fn meet<T>(a: &[T], b: &[T], is_star: impl Fn(&T) -> bool, fits: impl Fn(&T, &T) -> bool) -> bool {
+    // `reach[j]`: whether the rest of `a` from here and the rest of `b` from `j` meet.
     let mut below = vec![false; b.len() + 1];
     for i in (0..=a.len()).rev() {
         let mut reach = vec![false; b.len() + 1];
         for j in (0..=b.len()).rev() {
             reach[j] = match (a.get(i), b.get(j)) {
                 (None, None) => true,
-                (Some('*'), next) => below[j] || (next.is_some() && reach[j + 1]),
-                (next, Some('*')) => reach[j + 1] || (next.is_some() && below[j]),
-                (Some(x), Some(y)) => below[j + 1] && (x == y || *x == '?' || *y == '?'),
+                (Some(x), next) if is_star(x) => below[j] || (next.is_some() && reach[j + 1]),
+                (next, Some(y)) if is_star(y) => reach[j + 1] || (next.is_some() && below[j]),
+                (Some(x), Some(y)) => below[j + 1] && fits(x, y),
                 _ => false,
             };
         }
         below = reach;
     }
     below[0]
-}
-
-/// Whether a path without patterns is one of those that a pattern names.
-fn is_match(pattern: &[&str], path: &[&str]) -> bool {
-    match pattern.iter().position(|segment| *segment == "**") {
-        None => {
-            pattern.len() == path.len() && pattern.iter().zip(path).all(|(p, s)| segments_have_common(p, s))
-        }
-        Some(_) => have_common(pattern, path),
-    }
 }
 
 #[cfg(test)]
@@ -301,6 +302,9 @@ mod tests {
             assert_eq!(LockPath::new(text), Err(error), "{text:?}");
         }
         assert_eq!(LockPath::new(&"x".repeat(limits::PATH_BYTES + 1)), Err(PathError::TooLong));
+        let long = "x".repeat(limits::PATTERN_BYTES);
+        assert_eq!(LockPath::new(&format!("{long}*")), Err(PathError::LongPattern));
+        assert!(LockPath::new(&format!("{long}/")).is_ok());
         assert_eq!(LockPath::new(&"a/".repeat(limits::PATH_SEGMENTS + 1)), Err(PathError::TooLong));
     }
 

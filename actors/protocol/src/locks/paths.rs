@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use agentflow_core::limits;
-use agentflow_core::lock::{LockMode, LockPath, PathLock, overlap_within};
+use agentflow_core::lock::{LockMode, LockPath, PathLock, PathsError, check_paths};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -137,19 +137,29 @@ impl Check<'_> {
 
     /// That no two of these overlap: what is asked for twice, perhaps to read and to write, is not asked
     /// for clearly.
-    pub(crate) fn apart(&mut self, written: &[Written], ignore_case: bool) {
+    pub(crate) fn apart(&mut self, list: &str, written: &[Written], ignore_case: bool) {
         let compared = |one: &Written| match ignore_case {
             true => PathLock { path: one.lock.path.folded(), mode: one.lock.mode },
             false => one.lock.clone(),
         };
         let compared: Vec<PathLock> = written.iter().map(compared).collect();
-        if let Some((first, second)) = overlap_within(&compared) {
-            let (first, second) = (&written[first], &written[second]);
-            let detail = format!(
-                "'{}' overlaps '{}' at {}/{}; ask once for what they have in common",
-                second.lock.path, first.lock.path, self.at, first.field
-            );
-            self.wrong(&second.field, detail);
+        match check_paths(&compared) {
+            Ok(()) => {}
+            Err(PathsError::Patterns(count)) => {
+                let most = limits::LOCK_PATTERNS;
+                self.wrong(
+                    list,
+                    format!("has {count} patterns; allowed: up to {most}, beside files and dir/**"),
+                );
+            }
+            Err(PathsError::Overlap(first, second)) => {
+                let (first, second) = (&written[first], &written[second]);
+                let detail = format!(
+                    "'{}' overlaps '{}' at {}/{}; ask once for what they have in common",
+                    second.lock.path, first.lock.path, self.at, first.field
+                );
+                self.wrong(&second.field, detail);
+            }
         }
     }
 }

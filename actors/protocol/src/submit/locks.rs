@@ -131,11 +131,15 @@ impl Check<'_> {
         if count > limits::LOCK_PATHS {
             self.wrong("locks", format!("have {count} paths; allowed: up to {}", limits::LOCK_PATHS));
         }
+        if locks.len() > limits::ENTRIES {
+            let (count, most) = (locks.len(), limits::ENTRIES);
+            self.wrong("locks", format!("name {count} repositories, or ways to lock; allowed: up to {most}"));
+        }
         if self.errors.len() == before {
             let ways: Vec<_> = locks.iter().collect();
             for ways in ways.chunk_by(|((one, ..), _), ((next, ..), _)| one == next) {
                 let paths: Vec<Written> = ways.iter().flat_map(|(_, paths)| paths.iter().cloned()).collect();
-                self.apart(&paths, ways.iter().any(|((.., ignore_case), _)| *ignore_case));
+                self.apart("locks", &paths, ways.iter().any(|((.., ignore_case), _)| *ignore_case));
             }
         }
         let locks = locks.into_iter();

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use agentflow_core::lock::{LockId, LockMode, LockPath, PathLock, Repository, overlap_within};
+use agentflow_core::limits;
+use agentflow_core::lock::{LockId, LockMode, LockPath, PathLock, PathsError, Repository, check_paths};
 use agentflow_protocol::Timestamp;
 use agentflow_protocol::locks::LockView;
 
@@ -59,12 +60,16 @@ impl Ground {
         let mut paths = paths.collect::<Result<Vec<_>, Error>>()?;
         paths.sort_unstable();
         paths.dedup();
-        match overlap_within(&paths) {
-            Some((one, other)) => Err(Error::Usage(format!(
+        match check_paths(&paths) {
+            Ok(()) => Ok(paths),
+            Err(PathsError::Patterns(count)) => Err(Error::Usage(format!(
+                "{count} patterns are too many for one lock; at most {}, beside files and dir/**",
+                limits::LOCK_PATTERNS
+            ))),
+            Err(PathsError::Overlap(one, other)) => Err(Error::Usage(format!(
                 "'{}' and '{}' have files in common: name those once",
                 paths[one].path, paths[other].path
             ))),
-            None => Ok(paths),
         }
     }
 

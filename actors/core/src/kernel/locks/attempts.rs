@@ -15,7 +15,7 @@ use crate::kernel::words::Effect;
 use crate::kernel::{Kernel, Step};
 use crate::limits;
 use crate::lock::space::Standing;
-use crate::lock::{LockId, LockMode, LockOwner, LockUntil, overlap_within};
+use crate::lock::{LockId, LockMode, LockOwner, LockUntil, PathsError, check_paths};
 use crate::rejection::Rejection;
 use crate::status::Status;
 use crate::task::{Task, TaskEvent, WorkerIndex};
@@ -235,12 +235,17 @@ impl Kernel {
         if reason.chars().count() > limits::REASON_CHARS {
             return Err(Rejection::Malformed(format!("reason: at most {} characters", limits::REASON_CHARS)));
         }
-        if let Some((one, other)) = overlap_within(&paths) {
-            let (one, other) = (&paths[one].path, &paths[other].path);
-            return Err(Rejection::Malformed(format!(
-                "paths: '{one}' and '{other}' overlap; name one of them"
-            )));
-        }
+        check_paths(&paths).map_err(|error| {
+            Rejection::Malformed(match error {
+                PathsError::Patterns(count) => {
+                    format!("paths: {count} patterns; allowed: up to {}", limits::LOCK_PATTERNS)
+                }
+                PathsError::Overlap(one, other) => {
+                    let (one, other) = (&paths[one].path, &paths[other].path);
+                    format!("paths: '{one}' and '{other}' overlap; name one of them")
+                }
+            })
+        })?;
         self.check_lock_room(paths.len())?;
         let space = self.enter_space(step, &repo, ignore_case)?;
         let wants = vec![Want { space, until: LockUntil::Attempt, paths: paths.into() }];

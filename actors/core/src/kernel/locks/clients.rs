@@ -227,6 +227,7 @@ impl Kernel {
         if let Some(task) = attempt {
             // One that is being cancelled is being stopped already.
             let _stops = self.supersede_attempt(step, task, &format!("its lock was broken: {reason}"));
+            self.pass_milestone(step, task);
         }
         Ok(answer)
     }

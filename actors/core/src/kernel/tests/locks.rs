@@ -420,6 +420,34 @@ fn a_broken_lock_stops_its_attempt() {
 }
 
 #[test]
+fn breaking_the_lock_of_what_has_become_a_milestone_ends_it() {
+    let mut bench = Bench::new();
+    bench.hello("w", 1, 1, vec![]);
+    let old = locking("a");
+    let base = old.spec.hash;
+    bench.submit(vec![old]);
+    let lock = bench.lock(want("ann", "a")).expect_err("held");
+    let Rejection::Locked(locked) = lock else { panic!("{lock:?}") };
+    let (lock, _) = locked.holders[0].lock.expect("a grant");
+    let spec = Spec { payload: Payload::Milestone, ..Spec::new(Payload::Noop) };
+    let new = NewVersion {
+        task: TaskId(1),
+        from: 1,
+        base,
+        title: "t".into(),
+        spec: Arc::new(PreparedSpec::new(spec)),
+        reason: "".into(),
+        author: "".into(),
+        first: "t".into(),
+        restart: false,
+        continue_from: ContinueFrom::Checkpoint,
+    };
+    bench.ask(Request::Upgrade(Box::new(new))).0.expect("live");
+    bench.ask(Request::Break { lock, reason: "stuck".into() }).0.expect("held");
+    assert_eq!(bench.status(1), Some(Status::Completed));
+}
+
+#[test]
 fn a_lock_may_be_held_until_the_merge() {
     let mut bench = Bench::new();
     let (session, _) = bench.hello("w", 1, 1, vec![]);
