@@ -72,6 +72,9 @@ impl Metrics {
         }
         page.one("agentflow_slots", "gauge", "Slots of workers that are not offline.", stats.slots);
         page.one("agentflow_slots_used", "gauge", "Of these, taken.", stats.slots_used);
+        page.one("agentflow_locks", "gauge", "Locks of files that are held.", stats.locks_held);
+        let help = "Requests and tasks that wait for locks of files.";
+        page.one("agentflow_locks_waiting", "gauge", help, stats.locks_waiting);
         let store = &handles.store;
         page.one("agentflow_commits_total", "counter", "Transactions.", store.commits());
         page.one("agentflow_rows_written_total", "counter", "Rows and events written.", store.rows());

@@ -250,6 +250,15 @@ pub struct WorkerCounts {
     pub slots_used: u64,
 }
 
+/// Locks of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LockCounts {
+    /// Held.
+    pub held: u64,
+    /// Requests and tasks that wait for some.
+    pub waiting: u64,
+}
+
 /// The answer to `GET /stats`. Counts are kept, never scanned.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
@@ -257,6 +266,9 @@ pub struct Stats {
     pub tasks: TaskCounts,
     /// By status.
     pub workers: WorkerCounts,
+    /// By what becomes of them.
+    #[serde(default)]
+    pub locks: LockCounts,
     /// Since the master started.
     pub uptime_s: f64,
     /// The master's term of office.

@@ -42,6 +42,7 @@ pub(super) fn stats(client: &Client, output: Output) -> Result<u8, Error> {
             format!("{} online, {} draining, {} offline", workers.online, workers.draining, workers.offline),
         ),
         ("slots", format!("{} of {} in use", workers.slots_used, workers.slots)),
+        ("locks", format!("{} held, {} waiting", stats.locks.held, stats.locks.waiting)),
         ("events", stats.head.to_string()),
         ("up", uptime(stats.uptime_s)),
     ])?;

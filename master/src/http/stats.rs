@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, web};
 use agentflow_core::kernel::{self, Answer, Request};
-use agentflow_protocol::api::{Stats, TaskCounts, WorkerCounts};
+use agentflow_protocol::api::{LockCounts, Stats, TaskCounts, WorkerCounts};
 
 use super::answer::{Answered, Failure, ok};
 use super::{read, tasks};
@@ -19,6 +19,7 @@ pub(crate) async fn stats(master: web::Data<Master>, request: HttpRequest) -> An
     ok(&Stats {
         tasks,
         workers,
+        locks: LockCounts { held: counts.locks_held, waiting: counts.locks_waiting },
         uptime_s: office.started.elapsed().as_secs_f64(),
         epoch: office.epoch.0,
         head: head.0,

@@ -36,6 +36,16 @@ pub(super) struct Reply {
     pub(super) body: Vec<u8>,
 }
 
+impl Reply {
+    /// Refuses every other status.
+    pub(super) fn expect(&self, status: u16) -> Result<(), Failure> {
+        if self.status == status {
+            return Ok(());
+        }
+        Err(format!("{} instead of {status}: {}", self.status, String::from_utf8_lossy(&self.body)).into())
+    }
+}
+
 impl Line {
     pub(super) fn open(port: u16) -> Result<Self, Failure> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -46,6 +56,11 @@ impl Line {
     /// Asks and waits.
     pub(super) fn ask(&mut self, request: &[u8]) -> Result<Reply, Failure> {
         self.begin(request)?;
+        self.wait(request)
+    }
+
+    /// Waits for the answer to what was begun.
+    pub(super) fn wait(&mut self, request: &[u8]) -> Result<Reply, Failure> {
         loop {
             if let Some(reply) = self.go_on(request)? {
                 return Ok(reply);
@@ -60,9 +75,7 @@ impl Line {
         status: u16,
     ) -> Result<T, Failure> {
         let reply = self.ask(request)?;
-        if reply.status != status {
-            return Err(format!("{}: {}", reply.status, String::from_utf8_lossy(&reply.body)).into());
-        }
+        reply.expect(status)?;
         Ok(serde_json::from_slice(&reply.body)?)
     }
 
@@ -114,6 +127,8 @@ impl Line {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
         });
+        // One without content has no length either.
+        let length = if status == 204 { Some(0) } else { length };
         let end = head + 4 + length.ok_or("an answer without a length")?;
         if self.received.len() < end {
             return Ok(None);

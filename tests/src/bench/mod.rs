@@ -10,10 +10,13 @@
 mod elsewhere;
 mod figure;
 mod growth;
+mod hook;
 mod idle;
 mod latency;
 mod line;
 mod load;
+mod locks;
+mod many_locks;
 mod queue;
 mod runs;
 mod saves;
@@ -93,6 +96,18 @@ pub struct Scale {
     pub savers: u32,
     /// Bytes of a large checkpoint.
     pub large: usize,
+    /// Locks of one request of many.
+    pub lock_batch: usize,
+    /// Requests of many locks in one round.
+    pub lock_batches: usize,
+    /// Locks that are taken and given back one by one in one round.
+    pub lock_singles: usize,
+    /// Locks that are handed on to one who waits.
+    pub lock_handoffs: usize,
+    /// Files that are locked beside what is decided, and a hundredth of that many patterns.
+    pub locked: usize,
+    /// Answers of the hook.
+    pub hooks: usize,
     /// Seconds that each of four tasks takes.
     pub sleep: &'static str,
 }
@@ -117,6 +132,12 @@ impl Scale {
         saves: 500,
         savers: 50,
         large: 16 << 20,
+        lock_batch: 1_000,
+        lock_batches: 100,
+        lock_singles: 20_000,
+        lock_handoffs: 1_000,
+        locked: 100_000,
+        hooks: 500,
         sleep: "1",
     };
 
@@ -139,6 +160,12 @@ impl Scale {
         saves: 5,
         savers: 3,
         large: 100 << 10,
+        lock_batch: 20,
+        lock_batches: 4,
+        lock_singles: 64,
+        lock_handoffs: 5,
+        locked: 200,
+        hooks: 3,
         sleep: "0.05",
     };
 }
@@ -171,4 +198,9 @@ pub const MEASURES: &[(&str, Measure)] = &[
     ("checkpoint-rate", saves::rate),
     ("checkpoint-large", saves::large),
     ("continue", elsewhere::measure),
+    ("locks", locks::batches),
+    ("locks-singles", locks::singles),
+    ("locks-handoff", locks::handoff),
+    ("locks-many", many_locks::measure),
+    ("hook", hook::measure),
 ];

@@ -146,6 +146,16 @@ impl Locks {
         Self { secret, ..Self::default() }
     }
 
+    /// Grants.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Places in the queue.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn space(&self, id: SpaceId) -> Option<&LockSpace> {
         self.spaces.get(&id)
     }

@@ -426,6 +426,8 @@ impl Kernel {
             pending: self.live.pending,
             running: self.live.running,
             settled: self.counters.settled,
+            locks_held: self.locks.held() as u64,
+            locks_waiting: self.locks.waiting() as u64,
             ..Stats::default()
         };
         for (_, worker) in self.workers.iter() {

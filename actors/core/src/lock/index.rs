@@ -1,8 +1,9 @@
 //! Which of many paths overlap a given one.
 //!
 //! Files are kept by name, so that one is found with the directories above it and the files below it by
-//! a few searches; patterns are kept by the directory before their first star. Only what lies on the
-//! way to a path or below it is looked at.
+//! a few searches, and once more from their ends, so that those that a pattern like `**/*.md` names are
+//! found without looking at all others; patterns are kept by the directory before their first star. Only
+//! what lies on the way to a path or below it is looked at.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -14,19 +15,25 @@ use super::path::LockPath;
 #[derive(Debug)]
 pub(crate) struct PathIndex<T> {
     files: BTreeMap<Arc<str>, Vec<T>>,
+    /// The names of the files by their bytes from the last to the first.
+    ends: BTreeMap<Box<[u8]>, Arc<str>>,
     patterns: BTreeMap<Arc<str>, Vec<(LockPath, T)>>,
 }
 
 impl<T> Default for PathIndex<T> {
     fn default() -> Self {
-        Self { files: BTreeMap::new(), patterns: BTreeMap::new() }
+        Self { files: BTreeMap::new(), ends: BTreeMap::new(), patterns: BTreeMap::new() }
     }
 }
 
 impl<T: Copy + PartialEq> PathIndex<T> {
     pub(crate) fn insert(&mut self, path: LockPath, belongs_to: T) {
         if path.is_file() {
-            self.files.entry(path.text()).or_default().push(belongs_to);
+            let entries = self.files.entry(path.text()).or_default();
+            if entries.is_empty() {
+                self.ends.insert(backwards(path.as_str()), path.text());
+            }
+            entries.push(belongs_to);
         } else {
             self.patterns.entry(path.stem().into()).or_default().push((path, belongs_to));
         }
@@ -41,6 +48,7 @@ impl<T: Copy + PartialEq> PathIndex<T> {
                 }
                 if entries.is_empty() {
                     self.files.remove(path.as_str());
+                    self.ends.remove(&backwards(path.as_str()));
                 }
             }
         } else if let Some(entries) = self.patterns.get_mut(path.stem()) {
@@ -85,11 +93,14 @@ impl<T: Copy + PartialEq> PathIndex<T> {
         while end < stem.len() {
             end = stem[end + 1..].find('/').map_or(stem.len(), |at| end + 1 + at);
             if let Some((name, entries)) = self.files.get_key_value(&stem[..end]) {
-                each(&LockPath::of_normal(name), entries, path, visit)?;
+                each(name, entries, visit)?;
             }
         }
-        for (name, entries) in below(&self.files, stem) {
-            each(&LockPath::of_normal(name), entries, path, visit)?;
+        if path.is_file() {
+            // Files that need a directory where the path is one.
+            below(&self.files, stem).try_for_each(|(name, entries)| each(name, entries, visit))?;
+        } else {
+            self.named(path, visit)?;
         }
         // Patterns that begin on the way, and those that begin below.
         let mut end = Some(0);
@@ -107,18 +118,61 @@ impl<T: Copy + PartialEq> PathIndex<T> {
         }
         ControlFlow::Continue(())
     }
+
+    /// Visits the files below its stem that a pattern names. Two sets have all of them: what lies below
+    /// the stem, and what ends as the pattern does. Both are walked, step by step, until the smaller one
+    /// is known.
+    fn named(
+        &self,
+        pattern: &LockPath,
+        visit: &mut impl FnMut(T, &LockPath) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let end = backwards(pattern.end());
+        let mut by_end = self.ends.range::<[u8], _>((Bound::Included(&*end), Bound::Unbounded));
+        let mut candidates = Vec::new();
+        for (name, entries) in below(&self.files, pattern.stem()) {
+            if !end.is_empty() {
+                match by_end.next().filter(|(backwards, _)| backwards.starts_with(&end)) {
+                    Some((_, candidate)) => candidates.push(candidate),
+                    None => return self.named_among(&candidates, name, pattern, visit),
+                }
+            }
+            if pattern.names(name) {
+                each(name, entries, visit)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Of these files, visits those from a name on.
+    fn named_among(
+        &self,
+        candidates: &[&Arc<str>],
+        from: &Arc<str>,
+        pattern: &LockPath,
+        visit: &mut impl FnMut(T, &LockPath) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for name in candidates.iter().filter(|name| **name >= from && pattern.names(name)) {
+            if let Some(entries) = self.files.get(*name) {
+                each(name, entries, visit)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The name as it is read from its end.
+fn backwards(name: &str) -> Box<[u8]> {
+    name.bytes().rev().collect()
 }
 
 fn each<T: Copy>(
-    file: &LockPath,
+    name: &Arc<str>,
     entries: &[T],
-    path: &LockPath,
     visit: &mut impl FnMut(T, &LockPath) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    if file.overlaps(path) {
-        entries.iter().try_for_each(|entry| visit(*entry, file))?;
-    }
-    ControlFlow::Continue(())
+    let file = LockPath::of_normal(name);
+    entries.iter().try_for_each(|entry| visit(*entry, &file))
 }
 
 fn each_pattern<T: Copy>(
@@ -126,7 +180,12 @@ fn each_pattern<T: Copy>(
     path: &LockPath,
     visit: &mut impl FnMut(T, &LockPath) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let mut overlapping = entries.iter().filter(|(pattern, _)| pattern.overlaps(path));
+    let file = path.is_file().then(|| path.as_str());
+    let overlaps = |pattern: &LockPath| match file {
+        Some(file) => pattern.overlaps_file(file),
+        None => pattern.overlaps(path),
+    };
+    let mut overlapping = entries.iter().filter(|(pattern, _)| overlaps(pattern));
     overlapping.try_for_each(|(pattern, entry)| visit(*entry, pattern))
 }
 
@@ -201,7 +260,7 @@ mod tests {
             for (at, path) in paths.iter().enumerate() {
                 index.remove(path, at);
             }
-            prop_assert!(index.files.is_empty() && index.patterns.is_empty());
+            prop_assert!(index.files.is_empty() && index.ends.is_empty() && index.patterns.is_empty());
         }
     }
 }

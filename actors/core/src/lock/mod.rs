@@ -7,6 +7,7 @@
 
 pub mod cycle;
 pub(crate) mod index;
+mod matching;
 mod path;
 mod repository;
 pub(crate) mod space;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
+use super::matching;
 use crate::limits;
 
 /// A file, a directory with all below it (`dir/**`), or a pattern; in its normal form.
@@ -146,17 +147,32 @@ impl LockPath {
         if *folded == *self.0 { self.clone() } else { Self(folded.nfc().collect::<String>().into()) }
     }
 
+    /// What every file that it names ends with. Of a file, all of it.
+    pub(crate) fn end(&self) -> &str {
+        matching::end(&self.0)
+    }
+
+    /// Whether it names that file, which is in its normal form.
+    pub(crate) fn names(&self, file: &str) -> bool {
+        matching::names(&self.0, file)
+    }
+
     /// Whether a change under one could be a change under the other: whether they have a file in
     /// common, or one has a file where the other needs a directory. When in doubt, yes.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
-        stands_in_the_way(self, other) || stands_in_the_way(other, self) || {
-            if self.is_file() && other.is_file() {
-                return false;
-            }
-            let (a, b): (Vec<&str>, Vec<&str>) = (self.0.split('/').collect(), other.0.split('/').collect());
-            have_common(&a, &b)
+        match (self.is_file(), other.is_file()) {
+            (true, true) => is_on_the_way(&self.0, &other.0) || is_on_the_way(&other.0, &self.0),
+            (true, false) => other.overlaps_file(&self.0),
+            (false, true) => self.overlaps_file(&other.0),
+            (false, false) => matching::have_common(&self.0, &other.0),
         }
+    }
+
+    /// The same of a pattern and a file, which is in its normal form: a pattern is never where a file
+    /// needs a directory.
+    pub(crate) fn overlaps_file(&self, file: &str) -> bool {
+        is_on_the_way(file, self.stem()) || self.names(file)
     }
 
     /// Whether it names every file that the other names. When in doubt, no.
@@ -165,16 +181,13 @@ impl LockPath {
         if self == other {
             return true;
         }
-        let (pattern, path): (Vec<&str>, Vec<&str>) =
-            (self.0.split('/').collect(), other.0.split('/').collect());
         if other.is_file() {
-            return have_common(&pattern, &path);
+            return self.names(&other.0);
         }
         // A pattern lies within a directory if all before its first star does.
-        match pattern.split_last() {
-            Some((&"**", directory)) if !directory.iter().any(|segment| segment.contains(['*', '?'])) => {
-                let stem: Vec<&str> = other.stem().split('/').filter(|segment| !segment.is_empty()).collect();
-                stem.starts_with(directory)
+        match self.0.strip_suffix("**").map(|directory| directory.strip_suffix('/').unwrap_or(directory)) {
+            Some(directory) if !directory.contains(['*', '?']) => {
+                directory.is_empty() || is_on_the_way(directory, other.stem())
             }
             _ => false,
         }
@@ -210,48 +223,9 @@ fn squeeze_stars(segment: &str) -> String {
     squeezed
 }
 
-/// Whether a file lies where the other path has a directory.
-fn stands_in_the_way(file: &LockPath, other: &LockPath) -> bool {
-    file.is_file()
-        && other
-            .stem()
-            .strip_prefix(file.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Whether two patterns have a path in common.
-fn have_common(a: &[&str], b: &[&str]) -> bool {
-    meet(a, b, |segment| *segment == "**", |x, y| segments_have_common(x, y))
-}
-
-/// Whether two patterns of one segment have a name in common.
-fn segments_have_common(a: &str, b: &str) -> bool {
-    if !a.contains(['*', '?']) && !b.contains(['*', '?']) {
-        return a == b;
-    }
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    meet(&a, &b, |part| *part == '*', |x, y| x == y || *x == '?' || *y == '?')
-}
-
-/// Whether two sequences can stand for the same one, if a star stands for any number of parts and the
-/// others for one each that fits. Every pair of positions is looked at once.
-fn meet<T>(a: &[T], b: &[T], is_star: impl Fn(&T) -> bool, fits: impl Fn(&T, &T) -> bool) -> bool {
-    // `reach[j]`: whether the rest of `a` from here and the rest of `b` from `j` meet.
-    let mut below = vec![false; b.len() + 1];
-    for i in (0..=a.len()).rev() {
-        let mut reach = vec![false; b.len() + 1];
-        for j in (0..=b.len()).rev() {
-            reach[j] = match (a.get(i), b.get(j)) {
-                (None, None) => true,
-                (Some(x), next) if is_star(x) => below[j] || (next.is_some() && reach[j + 1]),
-                (next, Some(y)) if is_star(y) => reach[j + 1] || (next.is_some() && below[j]),
-                (Some(x), Some(y)) => below[j + 1] && fits(x, y),
-                _ => false,
-            };
-        }
-        below = reach;
-    }
-    below[0]
+/// Whether a path is that place or a directory above it.
+fn is_on_the_way(path: &str, to: &str) -> bool {
+    to.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

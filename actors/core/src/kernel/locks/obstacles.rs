@@ -43,23 +43,31 @@ impl Kernel {
         wanting: Wanting<'_>,
         mut visit: impl FnMut(Standing, LockNumber, &LockPath, LockMode) -> ControlFlow<()>,
     ) {
-        let Wanting { wants, task, turn, class } = wanting;
+        let _enough = [Standing::Held, Standing::Waiting].into_iter().try_for_each(|standing| {
+            self.obstacles_of(standing, wanting, |number, path, mode| visit(standing, number, path, mode))
+        });
+    }
+
+    /// The same of grants alone, or of requests alone.
+    fn obstacles_of(
+        &self,
+        standing: Standing,
+        Wanting { wants, task, turn, class }: Wanting<'_>,
+        mut visit: impl FnMut(LockNumber, &LockPath, LockMode) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let mut flow = ControlFlow::Continue(());
-        for standing in [Standing::Held, Standing::Waiting] {
-            for want in wants {
-                let Some(space) = self.locks.space(want.space) else { continue };
-                space.against(standing, &want.paths, task, |claim, path, mode| {
-                    if standing == Standing::Waiting && !self.comes_first(claim.number, turn, class) {
-                        return ControlFlow::Continue(());
-                    }
-                    flow = visit(standing, claim.number, path, mode);
-                    flow
-                });
-                if flow.is_break() {
-                    return;
+        for want in wants {
+            let Some(space) = self.locks.space(want.space) else { continue };
+            space.against(standing, &want.paths, task, |claim, path, mode| {
+                if standing == Standing::Waiting && !self.comes_first(claim.number, turn, class) {
+                    return ControlFlow::Continue(());
                 }
-            }
+                flow = visit(claim.number, path, mode);
+                flow
+            });
+            flow?;
         }
+        flow
     }
 
     /// Whether a request that waits is served before another: it came first, and it is not a task that
@@ -104,18 +112,29 @@ impl Kernel {
 
     /// Why it cannot be granted, for people.
     pub(super) fn locked(&self, wanting: Wanting<'_>, waited: bool) -> Locked {
-        let (mut holders, mut seen, mut before) = (Vec::new(), BTreeSet::new(), 0);
-        self.obstacles(wanting, |standing, number, path, mode| {
-            if seen.insert((standing == Standing::Waiting, number)) {
-                before += u32::from(standing == Standing::Waiting);
-                if holders.len() < limits::HOLDERS_NAMED {
-                    holders.extend(self.holder(standing, number, path, mode));
-                }
+        let mut holders = Vec::new();
+        self.name_holders(Standing::Held, wanting, limits::HOLDERS_NAMED, &mut holders);
+        // A hot file may have thousands of those who wait; nobody reads the exact number.
+        let position = self.name_holders(Standing::Waiting, wanting, limits::PAGE, &mut holders);
+        Locked { holders, position, waited }
+    }
+
+    /// Names the first ones, and counts up to `most`.
+    fn name_holders(
+        &self,
+        standing: Standing,
+        wanting: Wanting<'_>,
+        most: usize,
+        holders: &mut Vec<Holder>,
+    ) -> u32 {
+        let mut seen = BTreeSet::new();
+        let _enough = self.obstacles_of(standing, wanting, |number, path, mode| {
+            if seen.insert(number) && holders.len() < limits::HOLDERS_NAMED {
+                holders.extend(self.holder(standing, number, path, mode));
             }
-            // A hot file may have thousands of them; nobody reads the exact number.
-            if seen.len() < limits::PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if seen.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        Locked { holders, position: before, waited }
+        u32::try_from(seen.len()).unwrap_or(u32::MAX)
     }
 
     fn holder(

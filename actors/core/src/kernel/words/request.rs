@@ -408,6 +408,10 @@ pub struct Stats {
     pub slots: u64,
     /// Of these, taken.
     pub slots_used: u64,
+    /// Locks of files that are held.
+    pub locks_held: u64,
+    /// Requests and tasks that wait for locks of files.
+    pub locks_waiting: u64,
 }
 
 /// A worker as listings show it.

@@ -1,0 +1,238 @@
+//! Which names a pattern stands for, and whether two patterns have one in common.
+//!
+//! Both are asked of every pattern on the way to a file, in the one thread that decides: nothing here
+//! allocates.
+
+use crate::limits;
+
+/// A row of positions in a pattern, its end included.
+type Row = [bool; limits::PATTERN_BYTES + 1];
+
+const _: () = assert!(limits::PATH_SEGMENTS <= limits::PATTERN_BYTES);
+
+/// Whether a pattern names that file.
+pub(super) fn names(pattern: &str, file: &str) -> bool {
+    if !file.ends_with(end(pattern)) {
+        return false;
+    }
+    match between(pattern, file, segment_names) {
+        Some((Some(pattern), Some(file))) => fits(
+            pattern.split('/'),
+            file.split('/'),
+            |segment| *segment == "**",
+            |segment, name| segment_names(segment, name),
+        ),
+        Some((rest, None)) => may_be_nothing(rest),
+        Some((None, Some(_))) | None => false,
+    }
+}
+
+/// What everything that a pattern names ends with.
+pub(super) fn end(pattern: &str) -> &str {
+    let end = pattern.rfind(['*', '?']).map_or(pattern, |at| &pattern[at + 1..]);
+    // `**/a` names `a` too.
+    end.strip_prefix('/').unwrap_or(end)
+}
+
+/// Whether two patterns name a file in common.
+pub(super) fn have_common(a: &str, b: &str) -> bool {
+    let (a_end, b_end) = (end(a), end(b));
+    if !a_end.ends_with(b_end) && !b_end.ends_with(a_end) {
+        return false;
+    }
+    match between(a, b, segments_have_common) {
+        Some((Some(a), Some(b))) => {
+            let mut buffers = [[""; limits::PATH_SEGMENTS]; 2];
+            let [a_buffer, b_buffer] = &mut buffers;
+            let (a, b) = (gather(a.split('/'), a_buffer), gather(b.split('/'), b_buffer));
+            meet(a, b, |segment| *segment == "**", |x, y| segments_have_common(x, y))
+        }
+        Some((a, b)) => may_be_nothing(a) && may_be_nothing(b),
+        None => false,
+    }
+}
+
+/// Segments, if any.
+type Segments<'a> = Option<&'a str>;
+
+/// What is between the first and the last `**` of two paths: before and behind, each segment of one
+/// stands against one of the other, and most pairs of paths are told apart there. Nothing when they are.
+fn between<'a>(
+    a: &'a str,
+    b: &'a str,
+    fit: impl Fn(&str, &str) -> bool,
+) -> Option<(Segments<'a>, Segments<'a>)> {
+    let last = |path: &'a str| path.rsplit_once('/').map_or((None, path), |(rest, last)| (Some(rest), last));
+    let first =
+        |path: &'a str| path.split_once('/').map_or((None, path), |(first, rest)| (Some(rest), first));
+    let (a, b) = trim(Some(a), Some(b), last, &fit)?;
+    trim(a, b, first, &fit)
+}
+
+/// Takes off segment by segment, as long as neither is `**`. Nothing when two do not fit.
+fn trim<'a>(
+    mut a: Segments<'a>,
+    mut b: Segments<'a>,
+    take: impl Fn(&'a str) -> (Segments<'a>, &'a str),
+    fit: impl Fn(&str, &str) -> bool,
+) -> Option<(Segments<'a>, Segments<'a>)> {
+    while let (Some(from_a), Some(from_b)) = (a, b) {
+        let ((a_rest, x), (b_rest, y)) = (take(from_a), take(from_b));
+        if x == "**" || y == "**" {
+            break;
+        }
+        if !fit(x, y) {
+            return None;
+        }
+        (a, b) = (a_rest, b_rest);
+    }
+    Some((a, b))
+}
+
+fn may_be_nothing(segments: Segments<'_>) -> bool {
+    segments.is_none_or(|segments| segments.split('/').all(|segment| segment == "**"))
+}
+
+/// As many as have room: paths and patterns have no more.
+fn gather<'a, T>(parts: impl Iterator<Item = T>, buffer: &'a mut [T]) -> &'a [T] {
+    let mut count = 0;
+    for (place, part) in buffer.iter_mut().zip(parts) {
+        *place = part;
+        count += 1;
+    }
+    &buffer[..count]
+}
+
+fn is_pattern(segment: &str) -> bool {
+    segment.contains(['*', '?'])
+}
+
+fn segment_names(segment: &str, name: &str) -> bool {
+    if !is_pattern(segment) {
+        return segment == name;
+    }
+    fits(segment.chars(), name.chars(), |part| *part == '*', |part, letter| part == letter || *part == '?')
+}
+
+/// Whether two patterns of one segment have a name in common.
+fn segments_have_common(a: &str, b: &str) -> bool {
+    if a == b {
+        return true;
+    }
+    if !is_pattern(b) {
+        return segment_names(a, b);
+    }
+    if !is_pattern(a) {
+        return segment_names(b, a);
+    }
+    // Both are parts of patterns, which are not long.
+    let mut buffers = [['\0'; limits::PATTERN_BYTES]; 2];
+    let [a_buffer, b_buffer] = &mut buffers;
+    let (a, b) = (gather(a.chars(), a_buffer), gather(b.chars(), b_buffer));
+    meet(a, b, |part| *part == '*', |x, y| x == y || *x == '?' || *y == '?')
+}
+
+/// Whether a pattern can stand for these parts, if a star stands for any number of them and everything
+/// else for one that fits. After a mismatch the last star takes one more: earlier ones need not, for what
+/// they could take the last one can take too.
+fn fits<P: Iterator + Clone, T: Iterator + Clone>(
+    mut pattern: P,
+    mut parts: T,
+    is_star: impl Fn(&P::Item) -> bool,
+    stands_for: impl Fn(&P::Item, &T::Item) -> bool,
+) -> bool {
+    let mut retry: Option<(P, T)> = None;
+    loop {
+        let (mut next, mut left) = (pattern.clone(), parts.clone());
+        match (next.next(), left.next()) {
+            (Some(star), _) if is_star(&star) => {
+                retry = Some((next.clone(), parts.clone()));
+                pattern = next;
+                continue;
+            }
+            (None, None) => return true,
+            // Nothing is left for what is still to come, however little the stars take.
+            (Some(_), None) => return false,
+            (Some(part), Some(one)) if stands_for(&part, &one) => {
+                (pattern, parts) = (next, left);
+                continue;
+            }
+            _ => {}
+        }
+        let Some((after, begin)) = &mut retry else { return false };
+        if begin.next().is_none() {
+            return false;
+        }
+        (pattern, parts) = (after.clone(), begin.clone());
+    }
+}
+
+/// Whether two sequences can stand for the same one, if a star stands for any number of parts and the
+/// others for one each that fits. Every pair of positions is looked at once.
+fn meet<T>(a: &[T], b: &[T], is_star: impl Fn(&T) -> bool, fits: impl Fn(&T, &T) -> bool) -> bool {
+    // `reach[j]`: whether the rest of `a` from here and the rest of `b` from `j` meet.
+    let mut below: Row = [false; limits::PATTERN_BYTES + 1];
+    let mut reach = below;
+    for i in (0..=a.len()).rev() {
+        for j in (0..=b.len()).rev() {
+            reach[j] = match (a.get(i), b.get(j)) {
+                (None, None) => true,
+                (Some(x), next) if is_star(x) => below[j] || (next.is_some() && reach[j + 1]),
+                (next, Some(y)) if is_star(y) => reach[j + 1] || (next.is_some() && below[j]),
+                (Some(x), Some(y)) => below[j + 1] && fits(x, y),
+                _ => false,
+            };
+        }
+        below[..=b.len()].copy_from_slice(&reach[..=b.len()]);
+    }
+    below[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_end_is_what_everything_ends_with() {
+        for (pattern, ends) in [
+            ("**/*.md", ".md"),
+            ("**/a.rs", "a.rs"),
+            ("src/*/x", "x"),
+            ("src/**", ""),
+            ("a?", ""),
+            ("**/test/a", "test/a"),
+        ] {
+            assert_eq!(end(pattern), ends, "{pattern}");
+        }
+    }
+
+    fn any_pattern() -> impl Strategy<Value = String> {
+        let segment = prop_oneof![3 => "[ab]{1,3}", 2 => "[ab*?]{1,4}", 1 => Just("**".to_owned())];
+        proptest::collection::vec(segment, 1..5).prop_map(|segments| segments.join("/"))
+    }
+
+    fn any_file() -> impl Strategy<Value = String> {
+        proptest::collection::vec("[ab]{1,4}", 1..6).prop_map(|segments| segments.join("/"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// A file is a pattern that names itself alone: two ways to the same answer.
+        #[test]
+        fn a_pattern_names_the_files_that_it_has_in_common_with_them(pattern in any_pattern(), file in any_file()) {
+            prop_assert_eq!(names(&pattern, &file), have_common(&pattern, &file));
+            prop_assert_eq!(names(&pattern, &file), have_common(&file, &pattern));
+        }
+
+        #[test]
+        fn what_two_patterns_name_they_have_in_common(a in any_pattern(), b in any_pattern(), file in any_file()) {
+            if names(&a, &file) && names(&b, &file) {
+                prop_assert!(have_common(&a, &b));
+            }
+            prop_assert_eq!(have_common(&a, &b), have_common(&b, &a));
+        }
+    }
+}
