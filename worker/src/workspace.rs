@@ -18,7 +18,10 @@ mod close;
 mod filters;
 mod git;
 mod identity;
+mod listing;
 mod lock;
+mod own_commits;
+
 mod remote;
 mod repository;
 mod restore;

@@ -150,7 +150,8 @@ impl Daemon {
     fn new(parts: Parts, context: &mut Context<Self>) -> Self {
         let Parts { config, boot, data_dir, spool, inherited, warden, listener, done } = parts;
         let key_prefix = data_dir.key_of(boot);
-        let environment = Environment::new(&data_dir.path, &key_prefix, &data_dir.socket);
+        let environment =
+            Environment::new(&data_dir.path, &key_prefix, &data_dir.socket, config.masters.first().cloned());
         let api = Arc::new(Api::new(config.masters.clone(), config.token_file.clone()));
         let scratch = environment.attempts().to_owned();
         let watches = Arc::new(Watches::new(scratch.clone()));

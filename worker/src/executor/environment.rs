@@ -17,6 +17,9 @@ use crate::slots::Job;
 /// The variable by which leftovers are found.
 pub(crate) const ATTEMPT_KEY: &str = "AGENTFLOW_ATTEMPT_KEY";
 
+/// Where `agentflow` finds the master: hooks of git ask it.
+const MASTER: &str = "AGENTFLOW_MASTER";
+
 /// The files' variables and how their names end.
 const FILES: [(&str, &str); 5] = [
     ("AGENTFLOW_INPUT", "input"),
@@ -36,11 +39,13 @@ pub(crate) struct Environment {
     key_prefix: String,
     attempts: PathBuf,
     socket: PathBuf,
+    master: Option<String>,
 }
 
 impl Environment {
-    /// `key_prefix` is how this life's attempt keys begin; unguessable.
-    pub(crate) fn new(data_dir: &Path, key_prefix: &str, socket: &Path) -> Self {
+    /// `key_prefix` is how this life's attempt keys begin; unguessable. `master` is where what is called
+    /// from inside finds the master.
+    pub(crate) fn new(data_dir: &Path, key_prefix: &str, socket: &Path, master: Option<String>) -> Self {
         let names = std::env::vars_os().map(|(name, _)| name);
         let withheld = names.filter(|name| name.as_encoded_bytes().starts_with(b"AGENTFLOW_")).collect();
         Self {
@@ -48,6 +53,7 @@ impl Environment {
             key_prefix: key_prefix.to_owned(),
             attempts: data_dir.join("attempts"),
             socket: socket.to_owned(),
+            master,
         }
     }
 
@@ -59,6 +65,9 @@ impl Environment {
         }
         // Adding variables one by one keeps the command on posix_spawn.
         command.envs(&spec.env);
+        if let Some(master) = &self.master {
+            command.env(MASTER, master);
+        }
         command.env(ATTEMPT_KEY, key);
     }
 

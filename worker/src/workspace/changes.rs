@@ -1,20 +1,20 @@
 //! What has changed in a working copy since an attempt began.
 //!
-//! Whatever git calls a change counts: changed, new, deleted, committed. What it ignores does not. A link
-//! counts by itself, wherever it leads.
+//! Whatever git calls a change counts: changed, new, deleted, committed. What it ignores does not, and
+//! neither do commits of others that were fetched. A link counts by itself, wherever it leads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Seek};
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use agentflow_core::lock::Repository;
 
-use super::git::{Git, Output};
-use super::{Workspace, identity};
+use super::git::Git;
+use super::listing::listed;
+use super::{Workspace, identity, own_commits};
 
 /// A working copy as an attempt found it.
 #[derive(Debug)]
@@ -152,8 +152,16 @@ impl WorkingCopy {
             None => git.text(["hash-object", "-t", "tree", "--stdin"])?,
         };
         let diff = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", "--ignore-submodules=none"];
-        let call = git.call(diff).arg(base).arg(commit);
-        listed(scratch, 0, |file| call.output(file).run())
+        let call = git.call(diff).arg(&base).arg(commit);
+        let mut changed = listed(scratch, 0, |file| call.output(file).run())?;
+        // What was fetched meanwhile was changed by others, who answer for it.
+        if self.base.is_some()
+            && !changed.is_empty()
+            && let Some(own) = own_commits::files(git, &base, commit, scratch)?
+        {
+            changed.retain(|path| own.contains(path));
+        }
+        Ok(changed)
     }
 }
 
@@ -172,24 +180,4 @@ fn places(git: &Git<'_>) -> Result<Option<(PathBuf, PathBuf)>, String> {
         [b"true", git_dir, root, b""] => Ok(Some((path(git_dir), path(root)))),
         _ => Err("git says where it is in a way that is not understood".to_owned()),
     }
-}
-
-/// The paths that a command prints, each with a NUL behind it and `skip` bytes before it.
-fn listed(
-    scratch: &Path,
-    skip: usize,
-    run: impl FnOnce(File) -> Result<Output, super::git::Failure>,
-) -> Result<BTreeSet<PathBuf>, String> {
-    let failed = |error: io::Error| format!("{}: {error}", scratch.display());
-    let mut list = tempfile::tempfile_in(scratch).map_err(failed)?;
-    run(list.try_clone().map_err(failed)?)?;
-    list.rewind().map_err(failed)?;
-    let path = |entry: io::Result<Vec<u8>>| {
-        let mut path = entry?;
-        path.drain(..skip.min(path.len()));
-        // A repository within the working copy is shown as a directory.
-        path.pop_if(|last| *last == b'/');
-        Ok(PathBuf::from(OsString::from_vec(path)))
-    };
-    BufReader::new(list).split(0).map(path).collect::<io::Result<_>>().map_err(failed)
 }

@@ -261,3 +261,40 @@ fn a_handler_answers_for_what_it_changes_too() {
     assert_eq!(end.end, End::Failed(RetryOn::Error));
     assert!(end.outcome.error.is_some_and(|error| error.contains(r#"writing: "a""#)));
 }
+
+#[test]
+fn what_others_have_pushed_is_no_stray_and_what_was_pushed_from_here_is() {
+    let (master, dir) = (Master::start(), dir());
+    let Some(repository) = repository(&dir) else { return };
+    let origin = path(&dir, "origin.git");
+    git(&repository, &["init", "--quiet", "--bare", "--initial-branch=main", &origin.display().to_string()]);
+    git(&repository, &["remote", "add", "origin", &origin.display().to_string()]);
+    git(&repository, &["push", "--quiet", "origin", "main"]);
+    let _worker = Worker::start(&master, &path(&dir, "w"), &["--slots", "1"]);
+    let other = path(&dir, "other");
+    git(&repository, &["clone", "--quiet", &origin.display().to_string(), &other.display().to_string()]);
+    let others_push = |text: &str| {
+        std::fs::write(other.join("a"), text).expect("a file");
+        git(&other, &["pull", "--quiet", "--rebase", "--autostash", "origin", "main"]);
+        git(&other, &["commit", "--quiet", "--all", "--message=theirs"]);
+        git(&other, &["push", "--quiet", "origin", "HEAD:main"]);
+    };
+    let run = |task, command: &str| {
+        let mut spec = within(&repository, command);
+        spec.worktree = Some(Worktree::default());
+        master.run(task, spec)
+    };
+    let keep = "git commit --quiet --all --message=mine; git pull --quiet --rebase origin main; \
+                git push --quiet origin HEAD:main";
+    others_push("theirs");
+    // It changes what it has locked, brings it up to date, and pushes it.
+    let end = run(1, &format!("echo 1 > src/x; {keep}"));
+    assert_eq!(end.end, End::Completed, "{end:?}");
+    others_push("theirs again");
+    let end = run(2, "git pull --quiet --no-rebase origin main");
+    assert_eq!(end.end, End::Completed, "{end:?}");
+    // Nobody stopped its push; it is its own all the same.
+    others_push("and again");
+    let end = run(3, &format!("echo 1 > b; {keep}"));
+    assert!(refusal(&end).contains(r#"writing: "b""#), "{end:?}");
+}
