@@ -25,7 +25,7 @@ pub(super) fn send(port: u16, request: &[u8], connections: usize, total: usize) 
             reply.expect(201)?;
         }
         asked += 1;
-        Ok((asked <= total).then(|| Cow::Borrowed(request)))
+        Ok((asked <= total).then_some(Cow::Borrowed(request)))
     })
 }
 

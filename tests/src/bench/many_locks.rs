@@ -29,6 +29,9 @@ const DECISIONS: usize = 1_000;
 /// Of so many locks of files, one is a pattern.
 const FILES_PER_PATTERN: usize = 100;
 
+/// What is asked for, and whether it is granted.
+type Kind<'a> = (&'a str, &'a dyn Fn(usize) -> String, bool);
+
 /// A kernel alone, whose batches are durable at once.
 struct Alone {
     kernel: Kernel,
@@ -120,7 +123,7 @@ fn decide(scale: Scale) -> Result<Vec<Figure>, Failure> {
     let held = |number: usize| file(number * 37 % scale.locked);
     let held_by_pattern = |number: usize| format!("gen/a/module-{}/b.pb.rs", number % patterns);
     let directory = |number: usize| format!("src/module-{}/**", number % (scale.locked / DIRECTORY));
-    let kinds: [(&str, &dyn Fn(usize) -> String, bool); 8] = [
+    let kinds: [Kind<'_>; 8] = [
         ("a free file", &free, true),
         ("a held file", &held, false),
         ("a file that a pattern holds", &held_by_pattern, false),

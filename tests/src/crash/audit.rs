@@ -11,7 +11,7 @@ use agentflow_core::status::Status;
 use agentflow_protocol::api::{EventView, TaskView};
 
 use super::ledger::{Entry, Fate};
-use super::storm::{MUCH, Tally, fate, prints_much};
+use super::storm::{MUCH, Tally, fate, locks, prints_much};
 use crate::harness::{Client, Failure};
 
 /// Acknowledged submissions that are sent once more at the end.
@@ -43,6 +43,8 @@ pub struct Report {
     pub repeated: usize,
     /// Results that are kept by their hash and were found whole.
     pub large: usize,
+    /// Tasks that locked a file before they began.
+    pub locking: usize,
     /// Lines of the event log.
     pub events: usize,
     /// What must not be.
@@ -66,7 +68,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} submissions ({} answers lost, {} sent again), {} tasks ({} acknowledged), {} events, \
-             {} executions ({} beyond the first), {} large results, killed: master {}, workers {}",
+             {} executions ({} beyond the first), {} under locks, {} large results, killed: master {}, workers {}",
             self.submissions,
             self.lost_answers,
             self.sent_again,
@@ -75,6 +77,7 @@ impl fmt::Display for Report {
             self.events,
             self.executions,
             self.repeated,
+            self.locking,
             self.large,
             self.master_kills,
             self.worker_kills,
@@ -82,11 +85,20 @@ impl fmt::Display for Report {
     }
 }
 
+/// What executions left.
+#[derive(Clone, Copy)]
+pub(super) struct Traces<'a> {
+    /// One line each.
+    pub(super) lines: &'a Path,
+    /// One line of each that met another one under the same lock.
+    pub(super) together: &'a Path,
+}
+
 /// Compares everything. The master must be at rest.
 pub(super) fn compare(
     client: &Client,
     entries: &[Entry],
-    lines: &Path,
+    traces: Traces<'_>,
     tally: &Tally,
 ) -> Result<Report, Failure> {
     let tasks = client.tasks()?;
@@ -103,7 +115,8 @@ pub(super) fn compare(
     };
     report.compare_ledger(entries, &tasks);
     report.compare_events(&tasks, &events);
-    report.compare_executions(entries, &tasks, lines)?;
+    report.compare_executions(entries, &tasks, traces.lines)?;
+    report.compare_locks(entries, client, traces.together)?;
     report.compare_results(client, entries)?;
     report.send_again(client, entries)?;
     Ok(report)
@@ -141,6 +154,22 @@ impl Report {
         for (title, ids) in made {
             self.violation(format!("nobody sent '{title}', which has tasks {ids:?}"));
         }
+    }
+
+    /// Locks excluded, and none is left.
+    fn compare_locks(&mut self, entries: &[Entry], client: &Client, together: &Path) -> Result<(), Failure> {
+        let locking = |entry: &&Entry| matches!(entry.fate, Fate::Acknowledged(_)) && locks(&entry.body);
+        self.locking = entries.iter().filter(locking).map(|entry| entry.count).sum();
+        if together.exists() {
+            for line in std::fs::read_to_string(together)?.lines() {
+                self.violation(format!("two were at work under the same lock: {line}"));
+            }
+        }
+        let left = client.stats()?.locks;
+        if left.held + left.waiting > 0 {
+            self.violation(format!("locks are left: {left:?}"));
+        }
+        Ok(())
     }
 
     /// What was printed is there, also where it is kept by its hash.

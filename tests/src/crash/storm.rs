@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use agentflow_schema::testing::TestDatabase;
 use serde_json::{Value, json};
 
-use super::audit::{self, Report};
+use super::audit::{self, Report, Traces};
 use super::ledger::{Entry, Fate, Ledger};
 use crate::harness::{
     Answer, Client, Failure, Lost, Process, Random, Scene, WorkerOptions, pause, wait_until,
@@ -15,6 +15,9 @@ use crate::harness::{
 
 /// Unsettled tasks above which clients wait, so that the end is near when the storm is over.
 const BACKLOG: u64 = 300;
+
+/// Places that are locked.
+const PLACES: u64 = 8;
 
 /// How long everything may take to come to rest after the last blow.
 const REST: Duration = Duration::from_secs(120);
@@ -53,6 +56,8 @@ struct Clients<'a> {
     stop: &'a AtomicBool,
     /// One line per execution.
     lines: &'a Path,
+    /// One line per execution that met another one under the same lock.
+    together: &'a Path,
     /// In the environment of every process of this storm.
     mark: &'a str,
 }
@@ -65,6 +70,7 @@ pub fn run(database: TestDatabase, plan: Plan) -> Result<Report, Failure> {
     println!("crash: seed {} for {:?}", plan.seed, plan.duration);
     let scene = Scene::new(database)?.with_lease(LEASE, HEARTBEAT);
     let (ledger, tally, stop) = (Ledger::default(), Tally::default(), AtomicBool::new(false));
+    let together = scene.path("together");
     let (lines, mark) = (scene.path("executions"), format!("{}-{}", plan.seed, std::process::id()));
     let clients = Clients {
         client: scene.client(),
@@ -72,6 +78,7 @@ pub fn run(database: TestDatabase, plan: Plan) -> Result<Report, Failure> {
         tally: &tally,
         stop: &stop,
         lines: &lines,
+        together: &together,
         mark: &mark,
     };
     let mut house = House::open(&scene)?;
@@ -93,7 +100,8 @@ pub fn run(database: TestDatabase, plan: Plan) -> Result<Report, Failure> {
     wait_until("no process of the storm is left", Duration::from_secs(10), || {
         crate::harness::pids_with_environment("CRASH_TEST", &mark).is_empty()
     })?;
-    let report = audit::compare(scene.client(), &ledger.entries(), &lines, &tally)?;
+    let traces = Traces { lines: &lines, together: &together };
+    let report = audit::compare(scene.client(), &ledger.entries(), traces, &tally)?;
     drop(house);
     report.judge(plan.seed)
 }
@@ -187,6 +195,11 @@ pub(super) fn prints_much(body: &Value) -> bool {
     task["command"].as_str().is_some_and(|command| command.ends_with(PRINT_MUCH))
 }
 
+/// Whether the tasks of a submission lock files.
+pub(super) fn locks(body: &Value) -> bool {
+    body.pointer("/tasks/0").unwrap_or(body).get("locks").is_some()
+}
+
 impl Clients<'_> {
     fn submit_until_stopped(&self, number: u64, seed: u64) -> Result<(), Failure> {
         let mut random = Random::new(seed ^ (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -209,11 +222,24 @@ impl Clients<'_> {
         let title = format!("client {number} submission {sent}");
         let line = "printf '%s %s %s\\n' $AGENTFLOW_TASK_ID $AGENTFLOW_ATTEMPT $AGENTFLOW_FENCE";
         let line = format!("{line} >> '{}'", self.lines.display());
-        let (mut task, leaves_lines) = match random.between(0, 9) {
+        // Nobody else is there meanwhile: a lock of the system's own says so, which ends with its process.
+        let place = random.between(1, PLACES);
+        let alone = format!(
+            "{line}; flock -n -E 66 '{}.{place}' sleep 0.{:02}; \
+             if [ $? = 66 ]; then echo \"$AGENTFLOW_TASK_ID $AGENTFLOW_ATTEMPT in {place}\" >> '{}'; fi",
+            self.lines.display(),
+            random.between(0, 40),
+            self.together.display()
+        );
+        let (mut task, leaves_lines) = match random.between(0, 11) {
             0..4 => (json!({ "kind": "noop" }), false),
             4..6 => (json!({ "kind": "shell", "command": line }), true),
             // Too large for a report: its bytes go another way, and must be there in the end.
             6 => (json!({ "kind": "shell", "command": format!("{line}; {PRINT_MUCH}") }), true),
+            7..9 => {
+                let locks = json!({ "repo": "storm", "paths": [format!("place/{place}")] });
+                (json!({ "kind": "shell", "command": alone, "locks": locks }), true)
+            }
             _ => {
                 // The line first: what is killed while it sleeps was executed.
                 let command = format!("{line}; sleep 0.{:02}", random.between(0, 40));

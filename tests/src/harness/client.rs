@@ -61,6 +61,14 @@ impl Client {
         answer(request.content_type("application/json").send(body.to_string().as_bytes()))
     }
 
+    /// Takes away.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    pub fn delete(&self, path: &str) -> Result<Answer, Lost> {
+        answer(self.agent.delete(format!("{}{path}", self.url)).call())
+    }
+
     /// Asks for what must be there.
     ///
     /// # Errors

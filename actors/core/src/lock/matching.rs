@@ -94,7 +94,7 @@ fn may_be_nothing(segments: Segments<'_>) -> bool {
 }
 
 /// As many as have room: paths and patterns have no more.
-fn gather<'a, T>(parts: impl Iterator<Item = T>, buffer: &'a mut [T]) -> &'a [T] {
+fn gather<T>(parts: impl Iterator<Item = T>, buffer: &mut [T]) -> &[T] {
     let mut count = 0;
     for (place, part) in buffer.iter_mut().zip(parts) {
         *place = part;
