@@ -108,9 +108,17 @@ fn is_pattern(segment: &str) -> bool {
 }
 
 fn segment_names(segment: &str, name: &str) -> bool {
-    if !is_pattern(segment) {
-        return segment == name;
+    let Some((before, behind)) = segment.split_once('*') else {
+        return if segment.contains('?') { letters_fit(segment, name) } else { segment == name };
+    };
+    // Most patterns are like `*.rs`.
+    if is_pattern(behind) || before.contains('?') {
+        return letters_fit(segment, name);
     }
+    name.strip_prefix(before).is_some_and(|rest| rest.ends_with(behind))
+}
+
+fn letters_fit(segment: &str, name: &str) -> bool {
     fits(segment.chars(), name.chars(), |part| *part == '*', |part, letter| part == letter || *part == '?')
 }
 
