@@ -15,13 +15,12 @@
 
 mod changes;
 mod close;
+mod fetched;
 mod filters;
 mod git;
 mod identity;
 mod listing;
 mod lock;
-mod own_commits;
-
 mod remote;
 mod repository;
 mod restore;

@@ -160,6 +160,9 @@ impl Report {
     fn compare_locks(&mut self, entries: &[Entry], client: &Client, together: &Path) -> Result<(), Failure> {
         let locking = |entry: &&Entry| matches!(entry.fate, Fate::Acknowledged(_)) && locks(&entry.body);
         self.locking = entries.iter().filter(locking).map(|entry| entry.count).sum();
+        if self.locking == 0 {
+            self.violation("no task has locked anything".to_owned());
+        }
         if together.exists() {
             for line in std::fs::read_to_string(together)?.lines() {
                 self.violation(format!("two were at work under the same lock: {line}"));

@@ -226,7 +226,8 @@ impl Clients<'_> {
         let place = random.between(1, PLACES);
         let alone = format!(
             "{line}; flock -n -E 66 '{}.{place}' sleep 0.{:02}; \
-             if [ $? = 66 ]; then echo \"$AGENTFLOW_TASK_ID $AGENTFLOW_ATTEMPT in {place}\" >> '{}'; fi",
+             code=$?; if [ $code = 66 ] || [ $code = 127 ]; then \
+             echo \"$AGENTFLOW_TASK_ID $AGENTFLOW_ATTEMPT in {place}: $code\" >> '{}'; fi",
             self.lines.display(),
             random.between(0, 40),
             self.together.display()

@@ -156,12 +156,15 @@ impl Locker {
                     let fences = holders.iter().filter_map(|holder| Some(holder.fence?.0));
                     Told::Refused { holders: fences.collect() }
                 }
-                Some("deadlock") => Told::Deadlock,
+                Some("deadlock") if wait_ms > 0 => Told::Deadlock,
                 Some("stale") => Told::Ended,
                 _ => return Err(format!("a lock was refused with {problem:?}").into()),
             }
         };
-        self.recorder.told(&name, told)
+        let has_ended = told == Told::Ended;
+        self.recorder.told(&name, told)?;
+        // Then nobody sees it any more.
+        if has_ended { self.list_of(repo) } else { Ok(()) }
     }
 
     fn unlock(&mut self, at: usize) -> Result<(), Failure> {
@@ -180,10 +183,9 @@ impl Locker {
         };
         let name = self.begin(repo, &Call::Renew { lock, ttl_ms })?;
         let body = json!({ "fence": fence, "ttl_ms": ttl_ms });
-        let (answer, _) = insist(|| self.client.post(&format!("/api/v2/locks/{id}/renew"), &body, None))?;
-        // Done twice is done; what is gone after an answer was lost is gone all the same.
-        let told = done(&(answer, false), 200)?;
-        if told == Told::Gone {
+        let answer = insist(|| self.client.post(&format!("/api/v2/locks/{id}/renew"), &body, None))?;
+        let told = done(&answer, 200)?;
+        if told != Told::Done {
             self.held.swap_remove(at);
         }
         self.recorder.told(&name, told)
@@ -200,6 +202,10 @@ impl Locker {
 
     fn list(&mut self) -> Result<(), Failure> {
         let repo = self.repo();
+        self.list_of(repo)
+    }
+
+    fn list_of(&mut self, repo: usize) -> Result<(), Failure> {
         let name = self.begin(repo, &Call::List)?;
         let path = format!("/api/v2/locks?repo={}&limit=1000", repo_name(repo));
         let (answer, _) = insist(|| self.client.get(&path))?;
@@ -234,9 +240,10 @@ impl Locker {
             Vec::new()
         } else {
             let problem: Problem = answer.expect(409)?;
-            let uncovered = problem.locks.map(|locks| locks.uncovered).unwrap_or_default();
+            let uncovered = problem.locks.map(|locks| locks.uncovered).filter(|paths| !paths.is_empty());
             let place = |path: &str| FILES.iter().position(|file| *file == path);
-            uncovered.iter().filter_map(|one| place(&one.path)).collect()
+            let files = uncovered.and_then(|paths| paths.iter().map(|one| place(&one.path)).collect());
+            files.ok_or("what is not covered was not said")?
         };
         self.recorder.told(&name, Told::Verified { uncovered })
     }

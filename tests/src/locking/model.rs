@@ -2,7 +2,8 @@
 //!
 //! Time is known only within bounds: each step happens no later than `latest`, and not before what came
 //! before it. A lock may run out from the moment on at which it must last no longer; the model lets it
-//! run out when an answer needs that, which excuses nothing that an earlier end would not.
+//! run out when an answer needs that. How late a lock may end is not said here: when all is over, none may
+//! be left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,17 +104,28 @@ impl State {
                 if is_explained { vec![state] } else { vec![] }
             }
             (Act::Lock { owner, claim, ttl, .. }, _) => {
-                state.grant(number, owner, *claim, step.asked_at + ttl, latest, facts)
+                state.grant(number, owner, *claim, *ttl, latest, facts)
             }
-            (Act::Renew(lock, _), Some(Told::Gone))
-            | (Act::Unlock(lock) | Act::Break(lock), Some(Told::Gone)) => state.without(*lock, latest),
-            (Act::Renew(lock, ttl), _) => match state.held.get_mut(lock) {
-                Some(until) => {
-                    *until = step.asked_at + ttl;
-                    vec![state]
+            (Act::Renew(lock, _) | Act::Unlock(lock) | Act::Break(lock), Some(Told::Gone)) => {
+                state.without(*lock, latest)
+            }
+            (Act::Renew(lock, ttl), told) => {
+                let until = state.now + ttl;
+                if told == &Some(Told::DoneOrGone) {
+                    // It may have been renewed for a shorter time.
+                    if let Some(end) = state.held.get_mut(lock) {
+                        *end = until.min(*end);
+                    }
+                    return state.without(*lock, latest);
                 }
-                None => vec![],
-            },
+                match state.held.get_mut(lock) {
+                    Some(end) => {
+                        *end = until;
+                        vec![state]
+                    }
+                    None => vec![],
+                }
+            }
             (Act::Unlock(lock) | Act::Break(lock), told) => {
                 let mut outcomes = Vec::new();
                 let mut ended = state.clone();
@@ -175,7 +187,7 @@ impl State {
         lock: usize,
         owner: &str,
         claim: Claim,
-        until: Micros,
+        ttl: Micros,
         latest: Micros,
         facts: &Facts,
     ) -> Vec<State> {
@@ -185,7 +197,7 @@ impl State {
             return vec![];
         }
         self.fence = fence;
-        self.held.insert(lock, until);
+        self.held.insert(lock, self.now + ttl);
         for (file, writer) in self.writers.iter_mut().enumerate() {
             if claim.writes & (1 << file) == 0 {
                 continue;

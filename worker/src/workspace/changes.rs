@@ -14,7 +14,7 @@ use agentflow_core::lock::Repository;
 
 use super::git::Git;
 use super::listing::listed;
-use super::{Workspace, identity, own_commits};
+use super::{Workspace, fetched, identity};
 
 /// A working copy as an attempt found it.
 #[derive(Debug)]
@@ -155,11 +155,10 @@ impl WorkingCopy {
         let call = git.call(diff).arg(&base).arg(commit);
         let mut changed = listed(scratch, 0, |file| call.output(file).run())?;
         // What was fetched meanwhile was changed by others, who answer for it.
-        if self.base.is_some()
-            && !changed.is_empty()
-            && let Some(own) = own_commits::files(git, &base, commit, scratch)?
-        {
-            changed.retain(|path| own.contains(path));
+        if self.base.is_some() {
+            let fetched = fetched::between(git, &base, commit, scratch)?;
+            changed.retain(|path| !fetched.theirs.contains(path));
+            changed.extend(fetched.undone);
         }
         Ok(changed)
     }

@@ -293,6 +293,12 @@ fn what_others_have_pushed_is_no_stray_and_what_was_pushed_from_here_is() {
     others_push("theirs again");
     let end = run(2, "git pull --quiet --no-rebase origin main");
     assert_eq!(end.end, End::Completed, "{end:?}");
+    // A merge that throws away what others have done changes their files.
+    others_push("once more");
+    let ours = "echo 2 > src/x; git commit --quiet --all --message=mine; git fetch --quiet origin main; \
+                git merge --quiet --strategy=ours FETCH_HEAD; git push --quiet origin HEAD:main";
+    let end = run(4, ours);
+    assert!(refusal(&end).contains(r#"writing: "a""#), "{end:?}");
     // Nobody stopped its push; it is its own all the same.
     others_push("and again");
     let end = run(3, &format!("echo 1 > b; {keep}"));
