@@ -80,7 +80,11 @@ fn of_flags(flags: &[(PathBuf, LockMode)], copy: Option<&WorkingCopy>) -> Result
             .map_err(|error| Error::Usage(format!("--lock '{}': {error}", typed.display()))),
     };
     let body = |(typed, mode): &(PathBuf, LockMode)| {
-        Ok(PathBody::At(PathAt { path: path(typed)?.to_string(), mode: Some(*mode) }))
+        let path = path(typed)?;
+        if path.is_everything() {
+            eprintln!("agentflow: --lock '{path}' is everything: while it runs, nobody else can lock a file");
+        }
+        Ok(PathBody::At(PathAt { path: path.to_string(), mode: Some(*mode) }))
     };
     let paths = flags.iter().map(body).collect::<Result<Vec<_>, Error>>()?;
     let at = TaskLocksAt { paths: Some(paths), ..TaskLocksAt::default() };

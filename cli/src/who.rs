@@ -2,9 +2,12 @@
 
 use crate::inside::own_task;
 
+/// The variable that names whoever works in a shell.
+pub(crate) const OWNER: &str = "AGENTFLOW_OWNER";
+
 /// The name that this shell goes by, where several work in one working copy.
 pub(crate) fn named() -> Option<String> {
-    variable("AGENTFLOW_OWNER")
+    variable(OWNER)
 }
 
 /// Inside a task that task; else the name of this shell, else `USER@HOST`.

@@ -65,6 +65,11 @@ pub(super) fn path_and_mode(text: &str) -> Result<(PathBuf, LockMode), String> {
     let (path, mode) = match text.rsplit_once(':') {
         Some((path, "read")) => (path, LockMode::Read),
         Some((path, "write")) => (path, LockMode::Write),
+        Some((_, mode)) if !mode.is_empty() && mode.chars().all(|letter| letter.is_ascii_alphabetic()) => {
+            return Err(format!(
+                "'{mode}' is no mode; allowed: read, write (a path that ends so: '{text}:write')"
+            ));
+        }
         _ => (text, LockMode::Write),
     };
     if path.is_empty() { Err("a path is missing".to_owned()) } else { Ok((path.into(), mode)) }
@@ -197,6 +202,8 @@ mod tests {
         assert_eq!(read("docs:read"), Ok(("docs".to_owned(), LockMode::Read)));
         assert_eq!(read("a:b:write"), Ok(("a:b".to_owned(), LockMode::Write)));
         assert!(read(":read").is_err());
+        assert!(read("docs:raed").is_err_and(|why| why.contains("allowed: read, write")));
+        assert_eq!(read("a:1"), Ok(("a:1".to_owned(), LockMode::Write)));
     }
 
     #[test]

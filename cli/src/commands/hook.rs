@@ -5,13 +5,14 @@
 //! the failure of a hook for a yes.
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{connect, hook_git};
+use super::{connect, hook_git, named_master};
 use crate::args::{Global, HookAct, HookFormat};
 use crate::enforce::ask;
 use crate::enforce::cache::Cache;
@@ -58,15 +59,35 @@ fn pre_tool(format: HookFormat, global: &Global, output: Output) -> Result<u8, E
     answer.tell(&event, format, output)
 }
 
-/// The call, up to its bound.
+/// The call, up to its bound. It ends where its JSON does, and comes in time.
 fn read() -> Result<Vec<u8>, String> {
-    let mut text = Vec::new();
-    let read = std::io::stdin().lock().take(CALL_BYTES + 1).read_to_end(&mut text);
-    read.map_err(|error| format!("the tool call cannot be read ({error})"))?;
-    if text.len() as u64 > CALL_BYTES {
-        return Err(format!("the tool call is longer than {} MiB", CALL_BYTES >> 20));
+    let read = || {
+        let mut input = Bounded { left: CALL_BYTES, inner: std::io::stdin().lock() };
+        let value =
+            Value::deserialize(&mut serde_json::Deserializer::from_reader(BufReader::new(&mut input)));
+        if input.left == 0 {
+            return Ok(Err(format!("the tool call is longer than {} MiB", CALL_BYTES >> 20)));
+        }
+        let text = value.and_then(|value| serde_json::to_vec(&value));
+        Ok(text.map_err(|error| format!("the tool call is no JSON ({error})")))
+    };
+    ask::within(ANSWER, read)
+        .map_err(|_| format!("no whole tool call came within {} ms", ANSWER.as_millis()))?
+}
+
+/// An input that ends after so many bytes.
+struct Bounded<R> {
+    left: u64,
+    inner: R,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.inner.read(&mut buffer[..most])?;
+        self.left -= count as u64;
+        Ok(count)
     }
-    Ok(text)
 }
 
 /// The files of one working copy.
@@ -156,7 +177,7 @@ impl Answer<'_> {
         }
         let (global, repo) = (self.global.clone(), copy.repo.clone());
         let left = ANSWER.saturating_sub(self.began.elapsed());
-        let mut cache = Cache::of(&copy);
+        let mut cache = Cache::of(&copy, named_master(self.global));
         let verdict = judge(rules, &own, changes, |places| {
             cache.held(&places, |rest| {
                 let asked = move || ask::held(&connect(&global)?.impatient(), &repo, &rest);

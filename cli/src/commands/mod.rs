@@ -121,12 +121,13 @@ fn client(masters: Vec<String>, global: &Global) -> Client {
 
 /// The masters named by the flag or the environment.
 fn named_masters(global: &Global) -> Result<Option<Vec<String>>, Error> {
-    let named = global
-        .master
-        .clone()
-        .or_else(|| variable("AGENTFLOW_MASTER"))
-        .or_else(|| variable("AGENTFLOW_MASTER_URL"));
-    named.map(|text| addresses(&text)).transpose()
+    named_master(global).map(|text| addresses(&text)).transpose()
+}
+
+/// The same as it was written.
+fn named_master(global: &Global) -> Option<String> {
+    let flag = global.master.clone();
+    flag.or_else(|| variable("AGENTFLOW_MASTER")).or_else(|| variable("AGENTFLOW_MASTER_URL"))
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -56,12 +56,7 @@ fn list(client: &Client, repo: &Repository, path: &str) -> Result<Vec<LockView>,
             ("limit", PAGE.to_string()),
             ("cursor", cursor),
         ];
-        let page: LockPage = match client.get(&with_query("/api/v2/locks", &query)) {
-            Ok(page) => page,
-            // Nothing was ever locked there.
-            Err(error) if error.is_status(404) => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
+        let page: LockPage = client.get(&with_query("/api/v2/locks", &query))?;
         locks.extend(page.locks);
         match page.next_cursor {
             Some(next) => cursor = next,

@@ -36,6 +36,9 @@ struct Answer {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Answers {
     repo: Repository,
+    /// The master that was named, if one was.
+    #[serde(default)]
+    master: Option<String>,
     answers: Vec<Answer>,
 }
 
@@ -48,16 +51,17 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Reads them. What cannot be read was never there.
-    pub(crate) fn of(copy: &WorkingCopy) -> Self {
-        Self::at(copy.git_dir.join("agentflow/holders.json"), &copy.repo)
+    pub(crate) fn of(copy: &WorkingCopy, master: Option<String>) -> Self {
+        Self::at(copy.git_dir.join("agentflow/holders.json"), &copy.repo, master)
     }
 
-    fn at(file: PathBuf, repo: &Repository) -> Self {
+    /// What another master has said, or one of another repository, does not count.
+    fn at(file: PathBuf, repo: &Repository, master: Option<String>) -> Self {
         let is_small = fs::metadata(&file).is_ok_and(|data| data.len() <= FILE_BYTES);
         let text = is_small.then(|| fs::read(&file).ok()).flatten().unwrap_or_default();
         let mut kept: Answers = serde_json::from_slice(&text).unwrap_or_default();
-        if kept.repo != *repo {
-            kept = Answers { repo: repo.clone(), answers: Vec::new() };
+        if kept.repo != *repo || kept.master != master {
+            kept = Answers { repo: repo.clone(), master, answers: Vec::new() };
         }
         let now = now();
         kept.answers.retain(|answer| is_fresh(answer.at, now));
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     fn cache(directory: &std::path::Path) -> Cache {
-        Cache::at(directory.join("agentflow/holders.json"), &Repository::default())
+        Cache::at(directory.join("agentflow/holders.json"), &Repository::default(), None)
     }
 
     fn place(text: &str) -> Option<LockPath> {
@@ -178,8 +182,13 @@ mod tests {
         assert_eq!(held.err().as_deref(), Some("no master"));
         assert!(cache(directory.path()).held(&more, |_| panic!("asked")).is_err());
         let other = Repository::new("other").expect("a repository");
-        let mut other = Cache::at(directory.path().join("agentflow/holders.json"), &other);
-        assert!(other.held(&places, |rest| Err(rest.len().to_string())).is_err_and(|why| why == "2"));
+        let file = directory.path().join("agentflow/holders.json");
+        for mut other in [
+            Cache::at(file.clone(), &other, None),
+            Cache::at(file.clone(), &Repository::default(), Some("http://other".to_owned())),
+        ] {
+            assert!(other.held(&places, |rest| Err(rest.len().to_string())).is_err_and(|why| why == "2"));
+        }
     }
 
     #[test]

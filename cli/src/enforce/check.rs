@@ -34,7 +34,8 @@ pub(crate) struct Verdict {
     pub(crate) notes: Vec<String>,
 }
 
-/// Judges changes by the rules. If these do not say enough, it asks who holds these places.
+/// Judges changes by the rules, and by who holds these places. Where nobody says who does, a lock that is
+/// noted here counts as it was noted.
 pub(crate) fn judge(
     rules: Rules,
     own: &Own,
@@ -44,14 +45,20 @@ pub(crate) fn judge(
     if rules.mode == Mode::Off {
         return Verdict::default();
     }
-    let is_covered = |change: &Change| change.path.as_ref().is_ok_and(|path| own.covers(path));
+    let is_certain = |change: &Change| change.path.as_ref().is_ok_and(|path| own.covers_in_attempt(path));
     let mut seen = HashSet::new();
-    let rest: Vec<Change> =
-        changes.into_iter().filter(|change| !is_covered(change) && seen.insert(change.clone())).collect();
+    let asked: Vec<Change> =
+        changes.into_iter().filter(|change| !is_certain(change) && seen.insert(change.clone())).collect();
+    if asked.is_empty() {
+        return Verdict::default();
+    }
+    let held = ask(asked.iter().map(Change::place).collect());
+    let own = &held.as_ref().map_or_else(|_| own.clone(), |held| own.confirmed(held));
+    let is_covered = |change: &Change| change.path.as_ref().is_ok_and(|path| own.covers(path));
+    let rest: Vec<Change> = asked.into_iter().filter(|change| !is_covered(change)).collect();
     if rest.is_empty() {
         return Verdict::default();
     }
-    let held = ask(rest.iter().map(Change::place).collect());
     let held = held.map(|held| held.into_iter().filter(|lock| !own.has(lock)).collect::<Vec<_>>());
     match rules.mode {
         Mode::Enforce => Verdict { refused: uncovered(own, rest, &held), notes: Vec::new() },

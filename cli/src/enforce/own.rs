@@ -10,7 +10,6 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::inside::own_task;
-use crate::who::named;
 use crate::working_copy::WorkingCopy;
 
 /// The file in which a worker keeps the locks of an attempt, by the name of its variable.
@@ -120,6 +119,21 @@ impl Own {
         self.grants.iter().any(|grant| grant.paths.iter().any(|own| own.covers(&path)))
     }
 
+    /// Whether a file may be written under a lock of the attempt, which its worker keeps true.
+    pub(crate) fn covers_in_attempt(&self, path: &LockPath) -> bool {
+        let path = self.folded(path);
+        let of_attempt = self.grants.iter().filter(|grant| grant.by == By::Attempt);
+        of_attempt.flat_map(|grant| &grant.paths).any(|own| own.covers(&path))
+    }
+
+    /// What is left of these where a master has just said who holds those places: a lock that was noted
+    /// here may have been given back or broken elsewhere.
+    pub(crate) fn confirmed(&self, held: &[LockView]) -> Self {
+        let is_held = |grant: &Grant| grant.by == By::Attempt || held.iter().any(|lock| lock.id == grant.id);
+        let grants = self.grants.iter().filter(|grant| is_held(grant)).cloned().collect();
+        Self { grants, ..self.clone() }
+    }
+
     /// The grants under which one of these files may be written.
     pub(crate) fn covering<'a>(&'a self, paths: &'a [LockPath]) -> impl Iterator<Item = &'a Grant> {
         let paths: Vec<LockPath> = paths.iter().map(|path| self.folded(path)).collect();
@@ -150,10 +164,9 @@ impl Own {
 }
 
 /// Whether a lock that is noted in the working copy is for this shell. What a person has locked there is
-/// not for a task that works in the same place, nor for another shell that has a name of its own.
+/// not for a task that works in the same place, nor for a shell that goes by another name.
 fn is_mine(owner: &str) -> bool {
-    let task = own_task().map(|task| format!("task:{task}"));
-    task.or_else(named).is_none_or(|me| me == owner)
+    crate::who::owner() == owner
 }
 
 /// What a worker has written down for its attempt.

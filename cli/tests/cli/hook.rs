@@ -1,13 +1,15 @@
 //! The hook that agents call before they change files.
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 use serde_json::json;
 
 use crate::repository::Repository;
-use crate::support::Home;
+use crate::support::{Home, until};
 
 #[test]
 fn an_attempt_writes_what_it_has_locked_and_nothing_else() {
@@ -93,6 +95,50 @@ fn a_master_that_does_not_answer_is_not_waited_for() {
     drop(silent);
     let again = repository.edit("src/a.rs").code(0);
     assert!(again.err.contains("not answered within"), "{again:#?}");
+}
+
+#[test]
+fn what_is_no_list_of_locks_says_nothing_of_them() {
+    let home = Home::new();
+    let up = home.up("127.0.0.1:0");
+    let repository = Repository::new().with_master(&format!("{}/typo", up.url));
+    repository.marker("without_master = \"deny\"\n");
+    let no = repository.edit("src/a.rs").code(2);
+    assert!(no.err.contains("not known") && no.err.contains("refused"), "{no:#?}");
+    // Another master is asked by itself.
+    let repository = repository.with_master(&up.url);
+    assert_eq!(repository.edit("src/a.rs").code(0).err, "");
+}
+
+#[test]
+fn a_lock_that_has_ended_elsewhere_is_noted_in_vain() {
+    let home = Home::new();
+    let up = home.up("127.0.0.1:0");
+    let repository = Repository::new().with_master(&up.url);
+    repository.marker("mode = \"enforce\"\n");
+    repository.run(&["lock", "src", "--ttl", "none"]).code(0);
+    repository.edit("src/a.rs").code(0);
+    // Another shell cannot take the note away.
+    let elsewhere = ["lock", "break", "src", "--repo", crate::repository::NAME, "--reason", "gone"];
+    repository.run_in(&repository.home.path(""), &elsewhere, "").code(0);
+    until("it is asked again", || repository.edit("src/a.rs").code == Some(2));
+    repository.write("src/a.rs", "three\n");
+    repository.git(&["add", "--all"]).code(0);
+    repository.run(&["hooks", "install"]).code(0);
+    let no = repository.git(&["commit", "--message=x"]).code(1);
+    assert!(no.err.contains("no write lock of yours covers it"), "{no:#?}");
+}
+
+#[test]
+fn a_call_ends_with_its_json() {
+    let repository = Repository::new();
+    let mut command = repository.home.command(&["hook", "pre-tool"]);
+    let mut hook = command.stdin(Stdio::piped()).spawn().expect("started");
+    let mut input = hook.stdin.take().expect("its input");
+    input.write_all(br#"{"tool_name": "Read", "tool_input": {"file_path": "x"}}"#).expect("written");
+    // The input stays open.
+    until("it has answered", || hook.try_wait().expect("its end").is_some_and(|status| status.success()));
+    drop(input);
 }
 
 #[test]
@@ -209,6 +255,8 @@ fn a_lock_of_the_same_working_copy_is_not_everybody_s() {
     };
     named(Repository::new()).code(0);
     named(Repository::new().with("AGENTFLOW_OWNER", "ann@here")).code(0);
+    // Without a name it is USER@HOST.
+    named(Repository::new().with("AGENTFLOW_OWNER", "")).code(2);
     named(Repository::new().with("AGENTFLOW_OWNER", "bob")).code(2);
     named(Repository::new().in_attempt(&[(18, "docs/**")])).code(2);
 }

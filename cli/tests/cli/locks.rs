@@ -158,6 +158,10 @@ fn a_program_runs_under_a_lock() {
     assert!(ended.out.contains("yours") && ended.out.contains(r#""fence":1"#), "{ended:#?}");
     assert!(copies.held().is_empty() && copies.noted("ann") == 0);
     shell("exit 0").code(0);
+    // What it calls goes by the name that has the lock.
+    let line = format!("{AGENTFLOW} lock status src");
+    let zed = copies.run("ann", &["lock", "src", "--owner", "zed", "--", "sh", "-c", &line]).code(0);
+    assert!(zed.out.contains("yours"), "{zed:#?}");
     shell("kill -TERM $$").code(143);
     let missing = copies.run("ann", &["lock", "src", "--", "no-such-program"]).code(127);
     assert!(missing.err.contains("no-such-program"), "{missing:#?}");
@@ -172,8 +176,13 @@ fn a_program_runs_under_a_lock() {
 fn signals_reach_the_program_and_the_lock_is_given_back() {
     let copies = Copies::new(&["ann"]);
     let _up = copies.0.up("127.0.0.1:0");
-    for (signal, word, code) in [(Signal::TERM, "TERM", 9), (Signal::INT, "INT", 9), (Signal::HUP, "HUP", 9)]
-    {
+    for (signal, word, code) in [
+        (Signal::TERM, "TERM", 9),
+        (Signal::INT, "INT", 9),
+        (Signal::HUP, "HUP", 9),
+        (Signal::USR1, "USR1", 9),
+        (Signal::ALARM, "ALRM", 9),
+    ] {
         let line =
             format!("trap 'echo got {word}; exit {code}' {word}; echo begun; while :; do sleep 0.02; done");
         let mut held = copies.start("ann", &["lock", "src", "--", "sh", "-c", &line]);

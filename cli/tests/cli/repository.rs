@@ -184,6 +184,7 @@ impl Repository {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("HOME", self.home.path(""));
         command.env("XDG_STATE_HOME", self.home.path("state")).env("AGENTFLOW_MASTER", &self.master);
+        command.env("AGENTFLOW_OWNER", "ann@here");
         if let Some(locks) = &self.attempt {
             command.env("AGENTFLOW_LOCKS", locks).env("AGENTFLOW_TASK_ID", "5").env("AGENTFLOW_ATTEMPT", "2");
         }

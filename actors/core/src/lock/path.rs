@@ -128,7 +128,9 @@ impl LockPath {
     /// Whether it names everything there is.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.0.split('/').all(|segment| matches!(segment, "**" | "*")) && self.0.contains("**")
+        // A name has a letter at least.
+        let is_any = |segment: &str| matches!(segment, "**" | "*" | "?*" | "*?");
+        self.0.split('/').all(is_any) && self.0.contains("**")
     }
 
     /// The part before its first pattern: whole segments, without the last `/`. Of a file, all of it.
@@ -334,7 +336,7 @@ mod tests {
 
     #[test]
     fn everything_is_known_in_all_its_spellings() {
-        for text in ["**", "/", "**/*", "*/**", "**/**"] {
+        for text in ["**", "/", "**/*", "*/**", "**/**", "?*/**", "**/*?"] {
             assert!(path(text).is_everything(), "{text}");
         }
         for text in ["*", "src/**", "**/*.rs"] {

@@ -27,6 +27,11 @@ pub(super) fn break_lock(act: &BreakLock, client: &Client, output: Output) -> Re
             printable(&lock.owner),
             words::what(&lock.paths)
         ))?;
+        if let Some(task) = lock.task_id.filter(|_| lock.attempt.is_some()) {
+            eprintln!(
+                "agentflow: task {task} begins anew and asks for it again; to keep it away: agentflow cancel {task}"
+            );
+        }
     }
     Ok(exit::DONE)
 }

@@ -86,7 +86,9 @@ enum Ended {
 }
 
 fn guard(client: &Client, ground: &Ground, granted: Granted, argv: &[String]) -> Result<Ended, Error> {
-    let program = match Program::<Fate>::start(argv)? {
+    // Of a task, its own variables say it.
+    let owner = granted.lock.task_id.is_none().then_some(&*granted.lock.owner);
+    let program = match Program::<Fate>::start(argv, owner)? {
         Ok(program) => program,
         Err(code) => return Ok(Ended::Itself(code)),
     };

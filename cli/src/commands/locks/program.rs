@@ -11,6 +11,7 @@ use tokio::signal::unix::SignalKind;
 use crate::descendants;
 use crate::error::{Error, exit};
 use crate::interrupt::watch_for;
+use crate::who::OWNER;
 
 /// What a shell says of a program that it does not find.
 const NOT_FOUND: u8 = 127;
@@ -42,15 +43,22 @@ pub(super) struct Program<T> {
 pub(super) struct Silence;
 
 impl<T: Send + 'static> Program<T> {
-    /// Starts it.
+    /// Starts it. `owner` is the name under which it has a lock.
     ///
     /// # Errors
     /// When signals cannot be watched; with the exit code of a shell where it cannot be started.
-    pub(super) fn start(argv: &[String]) -> Result<Result<Self, u8>, Error> {
+    pub(super) fn start(argv: &[String], owner: Option<&str>) -> Result<Result<Self, u8>, Error> {
         let (sender, happenings) = channel();
         let signals = sender.clone();
-        let kinds =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+            SignalKind::alarm(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+        ];
         watch_for(&kinds, move |kind| {
             let signal = Signal::from_named_raw(kind.as_raw_value());
             if signal.is_none_or(|signal| signals.send(Happening::Signal(signal)).is_err()) {
@@ -60,7 +68,10 @@ impl<T: Send + 'static> Program<T> {
         })?;
         descendants::adopt();
         let (name, arguments) = argv.split_first().ok_or_else(|| Error::Usage("no program".to_owned()))?;
-        let mut child = match Command::new(name).args(arguments).spawn() {
+        let mut command = Command::new(name);
+        // So that what it calls goes by the same name.
+        command.args(arguments).envs(owner.map(|owner| (OWNER, owner)));
+        let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
                 eprintln!("agentflow: cannot run {name}: {error}");
@@ -139,7 +150,7 @@ pub(super) fn exit_code(status: &std::io::Result<ExitStatus>) -> Result<u8, Erro
 /// # Errors
 /// When signals cannot be watched.
 pub(super) fn run_alone(argv: &[String]) -> Result<u8, Error> {
-    let program = match Program::<()>::start(argv)? {
+    let program = match Program::<()>::start(argv, None)? {
         Ok(program) => program,
         Err(code) => return Ok(code),
     };
