@@ -204,6 +204,16 @@ mod tests {
     }
 
     #[test]
+    fn names_are_of_any_script() {
+        let mut space = LockSpace::new(Repository::default(), false, LockFence(0));
+        space.insert(Standing::Held, claim(1, None), &locks("wété/a wｈ w日本/**/*.語"));
+        for (text, met) in [("wété/**", 1), ("wété/b", 0), ("wｈ/x", 1), ("r日本/é.語", 1), ("w**/é", 0)]
+        {
+            assert_eq!(against(&space, text, None).len(), met, "{text}");
+        }
+    }
+
+    #[test]
     fn case_counts_until_somebody_says_that_it_does_not() {
         let mut space = LockSpace::new(Repository::default(), false, LockFence(0));
         space.insert(Standing::Held, claim(1, None), &locks("wSrc/A"));

@@ -119,21 +119,6 @@ fn tasks_of(effects: &[Effect]) -> Vec<u64> {
 }
 
 #[test]
-fn names_in_any_script_are_locked() {
-    let mut bench = Bench::new();
-    for (path, is_free) in [
-        ("été/a", true),
-        ("ｈ", true),
-        ("été/**", false),
-        ("日本/**/*.語", true),
-        ("日本/x/é.語", false),
-        ("**/é", true),
-    ] {
-        assert_eq!(bench.lock(want("ann", path)).is_ok(), is_free, "{path}");
-    }
-}
-
-#[test]
 fn a_lock_is_for_all_paths_or_none_and_fences_rise() {
     let mut bench = Bench::new();
     let first = bench.lock(want("ann", "src/a docs/**")).expect("free");
