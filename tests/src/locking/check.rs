@@ -217,7 +217,8 @@ fn step(
         Call::Lock { owner, wanted, ttl_ms, .. } => Act::Lock {
             owner: owner.clone(),
             claim: Claim::of(wanted),
-            ttl: ttl_ms * 1_000,
+            // What its client cannot be told of, for it is gone, is given back at once.
+            ttl: if told.is_some() { ttl_ms * 1_000 } else { 0 },
             behind_others: operations.iter().any(|other| may_be_before(other, operation)),
         },
         Call::Unlock { lock } => Act::Unlock(number_of(lock, numbers)?),
@@ -296,6 +297,20 @@ mod tests {
         }
         let history = [lock("a", 0, 10, 1), lock("b", 40, 50, 2), unlock("c", "a", 60, None)];
         assert!(explain(&history).is_some(), "it was not even asked for");
+    }
+
+    #[test]
+    fn what_its_client_could_not_be_told_of_is_given_back() {
+        let list = |name: &str, from, locks: &[&str]| {
+            let locks = locks.iter().map(|lock| ((*lock).to_owned(), 1)).collect();
+            operation(name, from, Call::List, Some((from + 5, Told::Listed { locks })))
+        };
+        let seen_and_gone = |told| {
+            let asked = Operation { told, ..lock("a", 0, 10, 1) };
+            explain(&[asked, list("b", 20, &["a"]), list("c", 30, &[])])
+        };
+        assert_eq!(seen_and_gone(None), None);
+        assert!(seen_and_gone(Some((10, Told::Granted { fence: 1 }))).is_some(), "it had time");
     }
 
     #[test]
