@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::figure::{Figure, median, percentile, range};
 use super::line::{Line, Reply, request};
+use super::load::{self, Load};
 use super::stage::{Stage, time_ms};
-use super::{Database, Scale, load};
+use super::{Database, Scale};
 use crate::harness::{Failure, wait_until};
 
 /// Connections that ask for many at once: while one is read, another is committed.
@@ -35,25 +36,9 @@ pub(super) fn batches(database: Database, scale: Scale) -> Result<Vec<Figure>, F
     let mut stage = Stage::open(database)?;
     let asks: Vec<Vec<u8>> = (0..BATCH_CONNECTIONS).map(|client| ask_for_many(client, scale)).collect();
     let port = stage.scene.port();
-    let round = |batches: usize| {
-        let mut asked = 0;
-        let mut holds = [false; BATCH_CONNECTIONS];
-        load::converse(port, BATCH_CONNECTIONS, |client, reply| {
-            let Some(reply) = reply else {
-                asked += 1;
-                return Ok(Some(Cow::Borrowed(&asks[client][..])));
-            };
-            holds[client] = !holds[client];
-            if holds[client] {
-                return Ok(Some(Cow::Owned(give_back_many(&reply)?)));
-            }
-            reply.expect(200)?;
-            asked += 1;
-            Ok((asked <= batches).then(|| Cow::Borrowed(&asks[client][..])))
-        })
-    };
+    let round = |batches| take_turns(port, &asks, batches, give_back_many, 200);
     round(BATCH_CONNECTIONS)?;
-    let count = (scale.lock_batch * scale.lock_batches.max(BATCH_CONNECTIONS)) as f64;
+    let count = (scale.lock_batch * scale.lock_batches) as f64;
     let (mut rates, mut units) = (vec![], vec![]);
     for _ in 0..scale.rounds {
         units.push(stage.commit_p50_ms(UNITS)?);
@@ -70,6 +55,29 @@ pub(super) fn batches(database: Database, scale: Scale) -> Result<Vec<Figure>, F
                 scale.lock_batch,
             )),
     ])
+}
+
+/// Each client takes what it asks for and gives it back, so often in all.
+fn take_turns(
+    port: u16,
+    asks: &[Vec<u8>],
+    times: usize,
+    give_back: impl Fn(&Reply) -> Result<Vec<u8>, Failure>,
+    given_back: u16,
+) -> Result<Load, Failure> {
+    let mut begun = 0;
+    let mut holds = vec![false; asks.len()];
+    load::converse(port, asks.len().min(times), |client, reply| {
+        if let Some(reply) = reply {
+            holds[client] = !holds[client];
+            if holds[client] {
+                return Ok(Some(Cow::Owned(give_back(&reply)?)));
+            }
+            reply.expect(given_back)?;
+        }
+        begun += 1;
+        Ok((begun <= times).then(|| Cow::Borrowed(&asks[client][..])))
+    })
 }
 
 fn ask_for_many(client: usize, scale: Scale) -> Vec<u8> {
@@ -102,21 +110,7 @@ pub(super) fn singles(database: Database, scale: Scale) -> Result<Vec<Figure>, F
     let mut stage = Stage::open(database)?;
     let port = stage.scene.port();
     let asks: Vec<Vec<u8>> = (0..CLIENTS).map(|client| ask(&format!("src/{client}.rs"), client, 0)).collect();
-    let round = |pairs: usize| {
-        let mut asked = 0;
-        let mut holds = [false; CLIENTS];
-        load::converse(port, CLIENTS.min(pairs), |client, reply| {
-            if let Some(reply) = reply {
-                holds[client] = !holds[client];
-                if holds[client] {
-                    return Ok(Some(Cow::Owned(give_back(&reply)?)));
-                }
-                reply.expect(204)?;
-            }
-            asked += 1;
-            Ok((asked <= pairs).then(|| Cow::Borrowed(&asks[client][..])))
-        })
-    };
+    let round = |pairs| take_turns(port, &asks, pairs, give_back, 204);
     round(scale.lock_singles / 10)?;
     let (mut rates, mut units, mut p50, mut p99) = (vec![], vec![], vec![], vec![]);
     for _ in 0..scale.rounds {
