@@ -45,7 +45,7 @@ pub(super) fn hook(act: HookAct, global: &Global, output: Output) -> Result<u8, 
 
 fn pre_tool(format: HookFormat, global: &Global, output: Output) -> Result<u8, Error> {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let call = read().and_then(|text| ToolCall::read(&text));
+    let call = read().and_then(|call| ToolCall::of(&call));
     let said = call.as_ref().ok().and_then(|call| call.directory.clone());
     let directory = said.map_or_else(|| here.clone(), |said| here.join(said));
     let event = call.as_ref().map(|call| call.event.clone()).unwrap_or_default();
@@ -60,34 +60,17 @@ fn pre_tool(format: HookFormat, global: &Global, output: Output) -> Result<u8, E
 }
 
 /// The call, up to its bound. It ends where its JSON does, and comes in time.
-fn read() -> Result<Vec<u8>, String> {
+fn read() -> Result<Value, String> {
     let read = || {
-        let mut input = Bounded { left: CALL_BYTES, inner: std::io::stdin().lock() };
-        let value =
-            Value::deserialize(&mut serde_json::Deserializer::from_reader(BufReader::new(&mut input)));
-        if input.left == 0 {
+        let mut input = std::io::stdin().lock().take(CALL_BYTES + 1);
+        let call = Value::deserialize(&mut serde_json::Deserializer::from_reader(BufReader::new(&mut input)));
+        if input.limit() == 0 {
             return Ok(Err(format!("the tool call is longer than {} MiB", CALL_BYTES >> 20)));
         }
-        let text = value.and_then(|value| serde_json::to_vec(&value));
-        Ok(text.map_err(|error| format!("the tool call is no JSON ({error})")))
+        Ok(call.map_err(|error| format!("the tool call is no JSON ({error})")))
     };
     ask::within(ANSWER, read)
         .map_err(|_| format!("no whole tool call came within {} ms", ANSWER.as_millis()))?
-}
-
-/// An input that ends after so many bytes.
-struct Bounded<R> {
-    left: u64,
-    inner: R,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.inner.read(&mut buffer[..most])?;
-        self.left -= count as u64;
-        Ok(count)
-    }
 }
 
 /// The files of one working copy.

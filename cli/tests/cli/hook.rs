@@ -185,7 +185,8 @@ fn what_is_not_understood_is_refused_where_every_change_needs_a_lock() {
     let open = Repository::new();
     let closed = Repository::new().in_attempt(&[(17, "**")]);
     let large = format!("{{\"tool_name\": \"Edit\", \"x\": \"{}\"}}", "x".repeat(11 << 20));
-    for input in ["", "{", "[]", r#"{"tool_name": "Edit", "tool_input": {}}"#, &large] {
+    let deep = "[".repeat(100_000);
+    for input in ["", "{", "[]", r#"{"tool_name": "Edit", "tool_input": {}}"#, &large, &deep] {
         let begin = &input[..input.len().min(50)];
         let no = closed.run_in(&closed.root, &["hook", "pre-tool"], input).code(2);
         assert!(no.err.contains("refused"), "{begin}: {no:#?}");
